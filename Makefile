@@ -1,0 +1,55 @@
+# Everything a fresh Debian 12 machine needs is installed by `make demo` and `make test` themselves.
+
+# Debian's own, where there is one: others than root can start that too.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PACKAGES := build/.packages
+
+SECONDS := 3600
+
+.PHONY: help demo test soak check format lint types fidelity clean
+
+help:
+	@echo "make demo    show the main job on real input: before, after, under a real wasmtime"
+	@echo "make test    run every test (root and /dev/fuse needed)"
+	@echo "make soak    mixed load for SECONDS=3600, and whether anything grew (root needed)"
+	@echo "make check   format, lint and type checks, then the tests"
+	@echo "make fidelity  run the behaviours and write docs/fidelity.md from them"
+	@echo "make clean   remove what the others made"
+
+demo: $(INSTALLED)
+	$(BIN)/python demo/run.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+soak: $(INSTALLED)
+	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS)
+
+check: format lint types test
+
+fidelity: $(INSTALLED)
+	$(BIN)/python tools/fidelity-table
+
+format: $(INSTALLED)
+	$(BIN)/ruff format --check .
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+$(PACKAGES): tools/install-packages
+	PYTHON=$(PYTHON) tools/install-packages
+	@mkdir -p build && touch $@
+
+$(INSTALLED): $(PACKAGES) pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

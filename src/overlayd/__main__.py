@@ -1,0 +1,5 @@
+"""`python -m overlayd`."""
+
+from overlayd.cli.main import main
+
+main()
