@@ -1,0 +1,1 @@
+"""What was asked for: preopens, the configuration file, the tree of mount points."""
