@@ -1,0 +1,1 @@
+"""The only room that makes system calls on files: by handle and single name, following no link."""

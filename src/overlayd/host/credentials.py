@@ -1,0 +1,75 @@
+"""Acting as the caller: file system uid, gid and groups, per thread (credentials(7), setfsuid(2)).
+
+What a caller creates belongs to it and the host's own permission checks apply to it, because the
+host is asked under the caller's ids: a non-zero file system uid takes the file capabilities away
+from the thread for as long as it lasts (capabilities(7)). Everything here fails closed: where an
+id cannot be taken on, the operation does not happen.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
+
+from overlayd.host import libc
+
+_QUERY = 0xFFFFFFFF  # setfsuid(2): an id that never is valid leaves things alone and reads them
+
+
+class Caller(NamedTuple):
+    """Who asked: ids as this process's user namespace shows them; pid 0 where it sees none."""
+
+    uid: int
+    gid: int
+    pid: int
+
+
+class Credentials:
+    """This process's own ids, and the way into a caller's and back."""
+
+    def __init__(self) -> None:
+        self._uid = os.geteuid()
+        self._gid = os.getegid()
+        self._groups = tuple(os.getgroups())
+        self.privileged = self._uid == 0 and libc.can_set_thread_groups()
+
+    def acting_as(self, caller: Caller) -> AbstractContextManager[None]:
+        """Run the block under *caller*'s file system ids, in this thread only.
+
+        An unprivileged daemon serves its own user alone, or others under its own rights: then
+        nothing is switched. Raises OSError (EPERM) where the ids cannot be taken on.
+        """
+        if not self.privileged or (caller.uid == self._uid and caller.gid == self._gid):
+            return nullcontext()
+        return self._switched(caller)
+
+    @contextmanager
+    def _switched(self, caller: Caller) -> Iterator[None]:
+        # Root's groups decide nothing, and reading them costs more than most operations.
+        groups = None if caller.uid == 0 else _groups_of(caller.pid)
+        try:
+            if groups is not None:
+                libc.set_thread_groups(groups)
+            libc.setfsgid(caller.gid)
+            libc.setfsuid(caller.uid)
+            if (libc.setfsuid(_QUERY), libc.setfsgid(_QUERY)) != (caller.uid, caller.gid):
+                raise OSError(errno.EPERM, "the caller's file system ids could not be taken on")
+            yield
+        finally:
+            libc.setfsuid(self._uid)
+            libc.setfsgid(self._gid)
+            if groups is not None:
+                libc.set_thread_groups(self._groups)
+
+
+def _groups_of(pid: int) -> tuple[int, ...]:
+    """Supplementary groups of a thread, from proc(5); none where it cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Groups:"):
+                    return tuple(int(word) for word in line.split()[1:])
+    except (OSError, ValueError):
+        pass
+    return ()

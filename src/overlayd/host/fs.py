@@ -1,0 +1,369 @@
+"""Host objects by (directory descriptor, single name) or by an opened inode; never by path.
+
+Every function takes a descriptor and at most one name, follows no symbolic link, and raises
+OSError with the host's errno. `open_ambient` is the one door from plain paths, for what the
+operator typed. O_PATH descriptors are turned into working ones, and reached by calls that know
+no descriptor, through the process's own descriptor directory (proc(5), /proc/self/fd).
+
+Status is asked for without making a network or FUSE server answer (AT_STATX_DONT_SYNC) unless
+*fresh* is given: a name may turn out to be overlayd's own mount, and a daemon that waits for
+itself hangs its guests and every `ls` beside them.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from contextlib import suppress
+from typing import NamedTuple
+
+from overlayd.host import libc
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+_STATX = struct.Struct("=IIQIIIHxxQQQQ qIxxxx qIxxxx qIxxxx qIxxxx IIII Q")
+_NANOSECONDS = 1_000_000_000
+
+
+class Fd:
+    """A descriptor shared by reference: it closes when its last holder lets go of it.
+
+    The cache, a handle and an operation under way may hold one `Fd` at once; dropping it from the
+    cache can therefore never close a number that someone is about to use (and that the kernel
+    might by then have given to another file).
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        """Close now; for holders that know themselves to be the last. Raises what close(2) does."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    def __del__(self) -> None:
+        with suppress(OSError):  # a network file system's late write error: flush has told it
+            self.close()
+
+
+class HostStat(NamedTuple):
+    """What statx(2) says; times in nanoseconds, size in bytes, blocks of 512 bytes."""
+
+    dev: int
+    ino: int
+    mount_id: int
+    birth_ns: int
+    """Time of creation, 0 where the file system does not tell; with *ino*, detects its reuse."""
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blocks: int
+    blksize: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @property
+    def file_type(self) -> int:
+        """The S_IFMT bits."""
+        return stat.S_IFMT(self.mode)
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether this is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+
+def _unpack(raw: bytes) -> HostStat:
+    # fmt: off
+    (_, blksize, _, nlink, uid, gid, mode, ino, size, blocks, _,
+     atime, atime_ns, btime, btime_ns, ctime, ctime_ns, mtime, mtime_ns,
+     rdev_major, rdev_minor, dev_major, dev_minor, mount_id) = _STATX.unpack_from(raw)
+    # fmt: on
+    return HostStat(
+        os.makedev(dev_major, dev_minor),
+        ino,
+        mount_id,
+        btime * _NANOSECONDS + btime_ns,
+        mode,
+        nlink,
+        uid,
+        gid,
+        os.makedev(rdev_major, rdev_minor),
+        size,
+        blocks,
+        blksize,
+        atime * _NANOSECONDS + atime_ns,
+        mtime * _NANOSECONDS + mtime_ns,
+        ctime * _NANOSECONDS + ctime_ns,
+    )
+
+
+_STAT_CHILD = libc.AT_SYMLINK_NOFOLLOW | libc.AT_NO_AUTOMOUNT
+_STAT_FD = libc.AT_EMPTY_PATH | libc.AT_NO_AUTOMOUNT
+
+
+def stat_child(directory: Fd, name: bytes, *, fresh: bool = False) -> HostStat:
+    """Status of *name* in *directory*; of a link itself, of a mounted file system's root."""
+    flags = _STAT_CHILD if fresh else _STAT_CHILD | libc.AT_STATX_DONT_SYNC
+    return _unpack(libc.statx(directory.number, name, flags))
+
+
+def stat_fd(fd: Fd, *, fresh: bool = False) -> HostStat:
+    """Status of the object *fd* names."""
+    flags = _STAT_FD if fresh else _STAT_FD | libc.AT_STATX_DONT_SYNC
+    return _unpack(libc.statx(fd.number, b"", flags))
+
+
+# -- opening ------------------------------------------------------------------------------------
+
+
+def open_ambient(path: str) -> Fd:
+    """An O_PATH descriptor of a path the operator typed; links in it are the operator's own."""
+    return Fd(os.open(path, os.O_PATH | os.O_CLOEXEC))
+
+
+def open_child(directory: Fd, name: bytes) -> Fd:
+    """An O_PATH descriptor of *name* in *directory*: it pins the inode and allows nothing yet."""
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    return Fd(os.open(name, flags, dir_fd=directory.number))
+
+
+def create_child(directory: Fd, name: bytes, flags: int, mode: int) -> Fd:
+    """Create and open a regular file; EEXIST whatever already has the name, a link included."""
+    flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
+    return Fd(os.open(name, flags, mode, dir_fd=directory.number))
+
+
+def reopen(fd: Fd, flags: int) -> Fd:
+    """A working descriptor of the very inode *fd* names, opened with *flags*."""
+    return Fd(os.open(_magic(fd), flags | os.O_CLOEXEC | os.O_NOCTTY))
+
+
+def spare_atime(fd: Fd) -> None:
+    """Read through *fd* without touching the access time, where the kernel allows it."""
+    try:
+        flags = fcntl.fcntl(fd.number, fcntl.F_GETFL)
+        fcntl.fcntl(fd.number, fcntl.F_SETFL, flags | os.O_NOATIME)
+    except PermissionError:
+        pass
+
+
+def _magic(fd: Fd) -> str:
+    return f"/proc/self/fd/{fd.number}"
+
+
+def present_path(fd: Fd) -> bytes:
+    """Where the object *fd* names lies at this moment, as the kernel says; never to be opened.
+
+    Raises ENAMETOOLONG where that is longer than PATH_MAX.
+    """
+    return os.readlink(b"/proc/self/fd/%d" % fd.number)
+
+
+def await_names(directory: Fd, name: bytes) -> bool:
+    """Wait for whatever changes names in *directory* at this moment; whether *name* is there.
+
+    Renaming onto itself with RENAME_NOREPLACE always fails, with the directory's lock held.
+    """
+    try:
+        rename(directory, name, directory, name, RENAME_NOREPLACE)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+# -- directories --------------------------------------------------------------------------------
+
+
+def list_names(directory: Fd) -> list[bytes]:
+    """All names in a directory opened for reading, without `.` and `..`, in the host's order."""
+    os.lseek(directory.number, 0, os.SEEK_SET)
+    return [os.fsencode(name) for name in os.listdir(directory.number)]
+
+
+def make_dir(directory: Fd, name: bytes, mode: int) -> None:
+    """mkdirat(2)."""
+    os.mkdir(name, mode, dir_fd=directory.number)
+
+
+def make_node(directory: Fd, name: bytes, mode: int, device: int) -> None:
+    """mknodat(2): a FIFO, socket, device or empty regular file, as the type in *mode* says."""
+    os.mknod(name, mode, device, dir_fd=directory.number)
+
+
+def make_symlink(directory: Fd, name: bytes, target: bytes) -> None:
+    """symlinkat(2); *target* is stored byte for byte."""
+    os.symlink(target, name, dir_fd=directory.number)
+
+
+def make_link(fd: Fd, directory: Fd, name: bytes) -> None:
+    """Give the inode *fd* names another name; ENOENT if it has none left."""
+    # AT_SYMLINK_FOLLOW resolves the magic link and stops at the inode, itself a link or not.
+    os.link(_magic(fd), name, dst_dir_fd=directory.number, follow_symlinks=True)
+
+
+def remove_file(directory: Fd, name: bytes) -> None:
+    """unlinkat(2) of anything but a directory."""
+    os.unlink(name, dir_fd=directory.number)
+
+
+def remove_dir(directory: Fd, name: bytes) -> None:
+    """unlinkat(2) of an empty directory."""
+    os.rmdir(name, dir_fd=directory.number)
+
+
+def rename(old_dir: Fd, old: bytes, new_dir: Fd, new: bytes, flags: int) -> None:
+    """renameat2(2); links are moved, never followed."""
+    libc.renameat2(old_dir.number, old, new_dir.number, new, flags)
+
+
+def read_link(fd: Fd) -> bytes:
+    """The bytes stored in the symbolic link that an O_PATH descriptor names."""
+    return os.readlink(b"", dir_fd=fd.number)
+
+
+# -- attributes ---------------------------------------------------------------------------------
+
+
+def change_mode(fd: Fd, mode: int) -> None:
+    """chmod(2) by inode; EOPNOTSUPP for a symbolic link."""
+    os.chmod(_magic(fd), mode)
+
+
+def change_owner(fd: Fd, uid: int, gid: int) -> None:
+    """chown(2) by inode, links included; -1 leaves an id alone."""
+    libc.fchown_empty_path(fd.number, uid, gid)
+
+
+def truncate(fd: Fd, size: int) -> None:
+    """truncate(2) by inode: the file system ids in force must allow writing."""
+    os.truncate(_magic(fd), size)
+
+
+def truncate_open(fd: Fd, size: int) -> None:
+    """ftruncate(2): the right to write was given when *fd* was opened."""
+    os.ftruncate(fd.number, size)
+
+
+def change_times(fd: Fd, atime_ns: int | None, mtime_ns: int | None) -> None:
+    """utimensat(2) by inode, links included; None leaves a time alone (UTIME_OMIT)."""
+    libc.utimens_empty_path(fd.number, (_timespec(atime_ns), _timespec(mtime_ns)))
+
+
+def touch(fd: Fd) -> None:
+    """Set both times to now, which write permission suffices for (utimensat(2), UTIME_NOW)."""
+    libc.utimens_empty_path(fd.number, ((0, libc.UTIME_NOW), (0, libc.UTIME_NOW)))
+
+
+def _timespec(nanoseconds: int | None) -> tuple[int, int]:
+    if nanoseconds is None:
+        return 0, libc.UTIME_OMIT
+    return divmod(nanoseconds, _NANOSECONDS)
+
+
+def check_access(fd: Fd, mode: int) -> None:
+    """access(2) by inode for the file system ids in force; raises EACCES where it says no."""
+    libc.faccess_empty_path(fd.number, mode)
+
+
+def set_xattr(fd: Fd, name: bytes, value: bytes) -> None:
+    """setxattr(2) by inode."""
+    os.setxattr(_magic(fd), name, value)
+
+
+def get_xattr(fd: Fd, name: bytes) -> bytes:
+    """getxattr(2) by inode."""
+    return os.getxattr(_magic(fd), name)
+
+
+def list_xattrs(fd: Fd) -> list[bytes]:
+    """listxattr(2) by inode."""
+    return [os.fsencode(name) for name in os.listxattr(_magic(fd))]
+
+
+def remove_xattr(fd: Fd, name: bytes) -> None:
+    """removexattr(2) by inode."""
+    os.removexattr(_magic(fd), name)
+
+
+def file_system_status(fd: Fd) -> os.statvfs_result:
+    """statvfs(3) of the file system *fd* lies on."""
+    return os.fstatvfs(fd.number)
+
+
+# -- data ---------------------------------------------------------------------------------------
+
+
+def read_cached(fd: Fd, offset: int, size: int) -> bytes | None:
+    """Up to *size* bytes if the page cache can give them, and the end of file, at once; else None.
+
+    A short answer tells the kernel that the file ends there, so one is given only where it does.
+    """
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    done = 0
+    try:
+        while done < size:
+            count = os.preadv(fd.number, [view[done:]], offset + done, os.RWF_NOWAIT)
+            if count == 0:
+                return bytes(view[:done])
+            done += count
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+            return None
+        raise
+    return bytes(buffer)
+
+
+def read(fd: Fd, offset: int, size: int) -> bytes:
+    """*size* bytes at *offset*, fewer only at the end of the file; may wait for the device."""
+    pieces = []
+    while size > 0:
+        piece = os.pread(fd.number, size, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def write(fd: Fd, offset: int, data: bytes) -> int:
+    """Write *data*; fewer bytes are acknowledged only where an error stopped it half-way."""
+    view = memoryview(data)
+    done = 0
+    while done < len(data):
+        try:
+            count = os.pwrite(fd.number, view[done:], offset + done)
+        except OSError:
+            if done:
+                break
+            raise
+        if count == 0:
+            break
+        done += count
+    return done
+
+
+def sync(fd: Fd, data_only: bool) -> None:
+    """fsync(2), or fdatasync(2) where *data_only*."""
+    if data_only:
+        os.fdatasync(fd.number)
+    else:
+        os.fsync(fd.number)
+
+
+def flush(fd: Fd) -> None:
+    """Report what close(2) would (a network file system's delayed errors), without closing."""
+    os.close(os.dup(fd.number))

@@ -1,0 +1,118 @@
+"""The calls that `os` lacks or spells without a descriptor: statx(2), renameat2(2) and kin.
+
+Thin bindings with the kernel's own names and constants; meaning is added in `fs`.
+Each raises OSError with the errno the call left behind.
+"""
+
+import ctypes
+import os
+import platform
+
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_EACCESS = 0x200
+AT_NO_AUTOMOUNT = 0x800
+AT_EMPTY_PATH = 0x1000
+AT_STATX_DONT_SYNC = 0x4000
+
+STATX_BASIC_STATS = 0x7FF
+STATX_BTIME = 0x800
+STATX_MNT_ID = 0x1000
+STATX_SIZE = 256
+
+UTIME_NOW = (1 << 30) - 1
+UTIME_OMIT = (1 << 30) - 2
+
+_SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159, "ppc64le": 81, "s390x": 206}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_long = ctypes.c_long
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
+
+
+_libc.statx.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p]
+_libc.renameat2.argtypes = [
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+]
+_libc.fchownat.argtypes = [
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+    ctypes.c_uint,
+    ctypes.c_int,
+]
+_libc.utimensat.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
+_libc.faccessat.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
+_libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+_libc.setfsuid.argtypes = [ctypes.c_uint]
+_libc.setfsgid.argtypes = [ctypes.c_uint]
+
+
+def _check(result: int) -> None:
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def statx(directory: int, name: bytes, flags: int) -> bytes:
+    """The raw `struct statx` of *name* in *directory*, or of *directory* with AT_EMPTY_PATH."""
+    buffer = ctypes.create_string_buffer(STATX_SIZE)
+    mask = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
+    if _libc.statx(directory, name, flags, mask, buffer) == -1:
+        _check(-1)
+    return buffer.raw
+
+
+def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
+    """renameat2(2)."""
+    _check(_libc.renameat2(old_dir, old, new_dir, new, flags))
+
+
+def fchown_empty_path(fd: int, uid: int, gid: int) -> None:
+    """Change the owner of the object *fd* names, O_PATH or not; -1 leaves an id alone."""
+    _check(_libc.fchownat(fd, b"", uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, AT_EMPTY_PATH))
+
+
+def utimens_empty_path(fd: int, times: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    """Set (atime, mtime) of the object *fd* names (Linux 5.8), each (seconds, nanoseconds)."""
+    array = (_Timespec * 2)(_Timespec(*times[0]), _Timespec(*times[1]))
+    _check(_libc.utimensat(fd, b"", ctypes.byref(array), AT_EMPTY_PATH))
+
+
+def faccess_empty_path(fd: int, mode: int) -> None:
+    """access(2) on the object *fd* names, with the file system ids in force."""
+    _check(_libc.faccessat(fd, b"", mode, AT_EACCESS | AT_EMPTY_PATH))
+
+
+def umount2(target: bytes, flags: int) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(target, flags))
+
+
+def setfsuid(uid: int) -> int:
+    """Set this thread's file system uid; the former one is returned, errors are not reported."""
+    return int(_libc.setfsuid(uid)) & 0xFFFFFFFF
+
+
+def setfsgid(gid: int) -> int:
+    """Like `setfsuid`, for the gid."""
+    return int(_libc.setfsgid(gid)) & 0xFFFFFFFF
+
+
+def can_set_thread_groups() -> bool:
+    """Whether this machine's number for setgroups(2) is known here."""
+    return platform.machine() in _SYS_SETGROUPS
+
+
+def set_thread_groups(groups: tuple[int, ...]) -> None:
+    """setgroups(2) for this thread alone: the libc function would change every thread."""
+    array = (ctypes.c_uint * len(groups))(*groups)
+    number = _SYS_SETGROUPS[platform.machine()]
+    _check(_libc.syscall(_long(number), _long(len(groups)), array))

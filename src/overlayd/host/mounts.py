@@ -1,0 +1,178 @@
+"""The mounts of this process's namespace, from /proc/self/mountinfo (proc(5))."""
+
+import os
+import re
+import select
+from typing import NamedTuple
+
+from overlayd.host.fs import Fd
+from overlayd.host.libc import umount2
+
+FILE_SYSTEM_TYPE = "fuse.overlayd"
+
+_MNT_DETACH = 2
+_MAX_LINKS = 40
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_REMOTE_TYPES = frozenset(
+    ("9p", "afs", "autofs", "ceph", "cifs", "coda", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4")
+    + ("ocfs2", "gfs2", "orangefs", "smb3", "virtiofs", "fuse", "fuseblk")
+)
+
+_PSEUDO_TYPES = frozenset(
+    ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "devtmpfs", "mqueue", "nsfs", "securityfs")
+    + ("debugfs", "tracefs", "bpf", "pstore", "configfs", "fusectl", "binfmt_misc", "rpc_pipefs")
+)
+"""Nobody's files lie there, and they are mounted in many places."""
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo; paths are bytes with their escapes undone."""
+
+    mount_id: int
+    dev: int
+    root: bytes
+    """The directory of the file system that is visible at `mount_point`."""
+    mount_point: bytes
+    fs_type: str
+    source: str
+
+    @property
+    def may_block(self) -> bool:
+        """Whether a status call can wait for a server: network and FUSE file systems."""
+        return self.fs_type in _REMOTE_TYPES or self.fs_type.startswith("fuse.")
+
+
+class MountSnapshot:
+    """The mounts as they were at one moment, by their id."""
+
+    def __init__(self, mounts: list[Mount]) -> None:
+        self.by_id = {mount.mount_id: mount for mount in mounts}
+
+    def has_binds(self) -> bool:
+        """Whether any file system that holds files is mounted more than once."""
+        devices = [m.dev for m in self.by_id.values() if m.fs_type not in _PSEUDO_TYPES]
+        return len(devices) > len(set(devices))
+
+    def locate(self, path: bytes, mount_id: int) -> tuple[Mount, tuple[bytes, ...]] | None:
+        """The mount with *mount_id*, and the place of host *path* inside its file system.
+
+        None where the path does not lie in that mount as this process sees it.
+        """
+        mount = self.by_id.get(mount_id)
+        if mount is None:
+            return None
+        below = components_below(path, mount.mount_point)
+        return None if below is None else (mount, split(mount.root) + below)
+
+    def below(self, path: bytes) -> list[tuple[Mount, tuple[bytes, ...]]]:
+        """The mounts strictly below host *path*, each with its mount point relative to it."""
+        found = []
+        for mount in self.by_id.values():
+            rest = components_below(mount.mount_point, path)
+            if rest:
+                found.append((mount, rest))
+        return found
+
+
+def split(path: bytes) -> tuple[bytes, ...]:
+    """The components of an absolute path."""
+    return tuple(component for component in path.split(b"/") if component)
+
+
+def components_below(path: bytes, above: bytes) -> tuple[bytes, ...] | None:
+    """What leads from *above* to *path*, component by component; None where it does not."""
+    inner, outer = split(path), split(above)
+    return inner[len(outer) :] if inner[: len(outer)] == outer else None
+
+
+def read_mounts() -> list[Mount]:
+    """Every mount this process sees, in mount order; asks no file system anything."""
+    with open("/proc/self/mountinfo", "rb") as table:
+        return parse_mounts(table.read())
+
+
+def parse_mounts(text: bytes) -> list[Mount]:
+    """The mounts that *text*, the content of a mountinfo file, lists."""
+    return [_parse(line) for line in text.splitlines()]
+
+
+class MountWatch:
+    """Notices, without reading it, that the table of mounts has changed (proc(5), POLLPRI)."""
+
+    def __init__(self) -> None:
+        self._table = Fd(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
+        self._poll = select.poll()
+        self._poll.register(self._table.number, select.POLLPRI)
+
+    def has_changed(self) -> bool:
+        """Whether anything was mounted or unmounted since this was last asked."""
+        return bool(self._poll.poll(0))
+
+    def text(self) -> bytes:
+        """The table as it is now.
+
+        A mount point moves with the directories above it, which `has_changed` does not notice.
+        """
+        text = b""
+        while piece := os.pread(self._table.number, 1 << 16, len(text)):
+            text += piece
+        return text
+
+
+def mount_at(path: str) -> Mount | None:
+    """The topmost mount whose mount point is *path*, which itself is not touched."""
+    wanted = os.fsencode(resolve_mount_point(path))
+    found = None
+    for mount in read_mounts():
+        if mount.mount_point == wanted:
+            found = mount
+    return found
+
+
+def resolve_mount_point(path: str) -> str:
+    """*path* as the mount table has it: absolute and without links.
+
+    What lies at its end is not asked for anything: a dead FUSE mount answers ENOTCONN, a hung one
+    not at all. (readlink(2) looks no further than at the type that the kernel knows.)
+    """
+    at = path if path.startswith("/") else os.path.join(os.getcwd(), path)
+    for _ in range(_MAX_LINKS):
+        parent, name = os.path.split(at.rstrip("/"))
+        if name in ("", ".", ".."):
+            return os.path.realpath(at)
+        parent = os.path.realpath(parent)
+        at = os.path.join(parent, name)
+        try:
+            at = os.path.join(parent, os.readlink(at))
+        except OSError:
+            break
+    return at
+
+
+def detach(path: str) -> None:
+    """Take the topmost mount off *path* at once, busy or not (umount2(2), MNT_DETACH)."""
+    umount2(os.fsencode(path), _MNT_DETACH)
+
+
+def unmount(path: str) -> None:
+    """Unmount *path*; raises EBUSY where something still uses it."""
+    umount2(os.fsencode(path), 0)
+
+
+def _parse(line: bytes) -> Mount:
+    before, _, after = line.partition(b" - ")
+    mount_id, _, device, root, mount_point = before.split(b" ")[:5]
+    fs_type, source = after.split(b" ")[:2]
+    major, minor = device.split(b":")
+    return Mount(
+        mount_id=int(mount_id),
+        dev=os.makedev(int(major), int(minor)),
+        root=_unescape(root),
+        mount_point=_unescape(mount_point),
+        fs_type=os.fsdecode(fs_type),
+        source=os.fsdecode(_unescape(source)),
+    )
+
+
+def _unescape(field: bytes) -> bytes:
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
