@@ -1,0 +1,161 @@
+"""Operations on open files: opening and creating them, and what is in them.
+
+`read` and `write` may wait for a device and are called off the event loop; `read_cached` never
+waits. All three take a handle and touch no table, so they are safe beside everything else.
+"""
+
+import os
+import stat
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+from overlayd.core.access import Access, Held, screen_flags, wants_to_change
+from overlayd.core.attributes import Attributes
+from overlayd.core.handles import Handle
+from overlayd.core.names import Names
+from overlayd.core.namespace import Namespace, check_name
+from overlayd.core.nodes import Node
+from overlayd.core.types import Attrs
+from overlayd.errors import eacces, ebadf, eexist, eisdir
+from overlayd.host import fs
+from overlayd.host.credentials import Caller
+
+_CREATE_ATTEMPTS = 16
+
+
+class Created(NamedTuple):
+    """A new open file and its attributes, lent once."""
+
+    handle: int
+    attrs: Attrs
+
+
+class Data:
+    """Everything that opens files or takes a handle."""
+
+    def __init__(
+        self, namespace: Namespace, access: Access, attributes: Attributes, names: Names
+    ) -> None:
+        self._namespace = namespace
+        self._access = access
+        self._attributes = attributes
+        self._names = names
+
+    def open(self, number: int, flags: int, caller: Caller) -> int:
+        """Open a regular file with the rights *caller* has on the host."""
+        return self._open(self._namespace.nodes.get(number), flags, caller).number
+
+    def _open(self, node: Node, flags: int, caller: Caller) -> Handle:
+        """Pin the inode first, decide by it, then open that very inode."""
+        space = self._namespace
+        host_flags = screen_flags(flags)
+        if node.file_type == stat.S_IFDIR:
+            raise eisdir()
+        if node.file_type != stat.S_IFREG:  # the kernel opens FIFOs, sockets and devices itself
+            raise eacces()
+        path = space.open_path(node)
+        if wants_to_change(flags):
+            self._access.permit("open for writing", caller, inode=Held(node, path))
+        with space.credentials.acting_as(caller):
+            fd = space.cache.opening(lambda: fs.reopen(path, host_flags))
+        if self._access.is_behind_read_only(node):
+            fs.spare_atime(fd)
+        return space.handles.open(node, fd, host_flags, caller)
+
+    def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> Created:
+        """Create and open a file; without O_EXCL, one that came to be meanwhile is opened."""
+        space = self._namespace
+        directory = space.nodes.get(parent)
+        check_name(name)
+        where = space.where(directory)
+        if space.is_reserved(where, name):
+            raise eexist()
+        self._access.permit("create", caller, parent=Held(directory, where.fd))
+        assert where.fd is not None
+        for _ in range(_CREATE_ATTEMPTS):
+            try:
+                return self._create_new(directory, where.fd, name, mode, flags, caller)
+            except FileExistsError:
+                if flags & os.O_EXCL:
+                    raise
+            try:
+                return self._open_existing(directory, name, flags, caller)
+            except FileNotFoundError:
+                continue
+        raise eexist()
+
+    def _create_new(
+        self, directory: Node, fd: fs.Fd, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> Created:
+        space = self._namespace
+        host_flags = screen_flags(flags) & ~os.O_TRUNC
+        with space.credentials.acting_as(caller):
+            opened = space.cache.opening(
+                lambda: fs.create_child(fd, name, host_flags, stat.S_IMODE(mode))
+            )
+        # By the open file, not by its name: the host may have moved it already.
+        node, status = space.adopt_opened(directory, name, opened)
+        handle = space.handles.open(node, opened, host_flags, caller)
+        attrs = self._attributes.describe(node, status)
+        space.nodes.lend(node)
+        return Created(handle.number, attrs)
+
+    def _open_existing(self, directory: Node, name: bytes, flags: int, caller: Caller) -> Created:
+        space = self._namespace
+        node, _ = space.look_up(directory, name)
+        with space.nodes.lending(node):
+            handle = self._open(node, flags, caller)
+            return Created(handle.number, self._attributes.of(node))
+
+    # -- through a handle -----------------------------------------------------------------------
+
+    def may_block(self, number: int) -> bool:
+        """Whether *number* is open on a file system that may keep a caller waiting."""
+        return self._namespace.may_block(self._namespace.handles.get(number).node)
+
+    def read_cached(self, number: int, offset: int, size: int) -> bytes | None:
+        """What the page cache holds, or None where the device would have to be asked."""
+        handle = self._namespace.handles.get(number)
+        if self._namespace.may_block(handle.node):
+            return None
+        return fs.read_cached(_file(handle), offset, size)
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """*size* bytes at *offset*, fewer only at the end of the file."""
+        return fs.read(_file(self._namespace.handles.get(number)), offset, size)
+
+    def write(self, number: int, offset: int, data: bytes) -> int:
+        """Write *data*; how many bytes the host took. Set-id bits fall as they would there."""
+        handle = self._namespace.handles.get(number)
+        if not handle.writable:
+            raise ebadf()
+        with self._as_writer(handle):
+            return fs.write(_file(handle), offset, data)
+
+    def _as_writer(self, handle: Handle) -> AbstractContextManager[None]:
+        """The opener's ids where they matter: root's writes leave set-id bits alone."""
+        if handle.opener.uid == 0:
+            return nullcontext()
+        return self._namespace.credentials.acting_as(handle.opener)
+
+    def flush(self, number: int) -> None:
+        """What close(2) of one descriptor reports."""
+        handle = self._namespace.handles.get(number)
+        if handle.fd is not None:
+            fs.flush(handle.fd)
+
+    def fsync(self, number: int, data_only: bool) -> None:
+        """Return when the host has it on its disk; a synthetic directory always has."""
+        handle = self._namespace.handles.get(number)
+        if handle.fd is not None:
+            fs.sync(handle.fd, data_only)
+
+    def release(self, number: int) -> None:
+        """Close a file or directory stream, once no other operation uses its descriptor."""
+        self._namespace.handles.close(number)
+
+
+def _file(handle: Handle) -> fs.Fd:
+    if handle.fd is None:
+        raise ebadf()
+    return handle.fd

@@ -1,0 +1,68 @@
+"""A bounded cache of O_PATH descriptors, least recently used first out.
+
+The kernel may know millions of inodes; descriptors are few. A node that is not here is opened
+again from its parent and its name, and the identity of what is found is compared. What has no
+name left (removed while a guest still looks at it) can be reached only as long as it stays here
+or a handle is open on it.
+"""
+
+import errno
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+from overlayd.core.nodes import Node
+from overlayd.host.fs import Fd
+
+T = TypeVar("T")
+
+
+class DescriptorCache:
+    """Node to descriptor; safe to use from several threads."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[Node, Fd] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, node: Node) -> Fd | None:
+        """The descriptor of *node*, which becomes the most recently used."""
+        with self._lock:
+            fd = self._entries.get(node)
+            if fd is not None:
+                self._entries.move_to_end(node)
+            return fd
+
+    def put(self, node: Node, fd: Fd) -> None:
+        """Remember *fd* for *node*; what was used longest ago gives way."""
+        with self._lock:
+            self._entries[node] = fd
+            self._entries.move_to_end(node)
+            if len(self._entries) > self._capacity:
+                self._entries.popitem(last=False)
+
+    def drop(self, node: Node) -> None:
+        """Forget *node*; its descriptor closes when nobody uses it any more."""
+        with self._lock:
+            self._entries.pop(node, None)
+
+    def shrink(self) -> bool:
+        """Let go of the older half; whether there was anything to let go of."""
+        with self._lock:
+            count = (len(self._entries) + 1) // 2
+            for _ in range(count):
+                self._entries.popitem(last=False)
+            return count > 0
+
+    def opening(self, open_it: Callable[[], T]) -> T:
+        """Call *open_it*, giving up cached descriptors for as long as the limit is reached."""
+        while True:
+            try:
+                return open_it()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.shrink():
+                    raise

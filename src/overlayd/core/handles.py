@@ -1,0 +1,89 @@
+"""Handles: what guests hold open, by the number the kernel was given. The only owner of them."""
+
+import os
+import threading
+from collections.abc import Iterator
+
+from overlayd.core.nodes import Node
+from overlayd.errors import ebadf
+from overlayd.host.credentials import Caller
+from overlayd.host.fs import Fd
+
+_ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+
+
+class Handle:
+    """An open file or directory stream."""
+
+    __slots__ = ("fd", "flags", "listing", "node", "number", "opener")
+
+    def __init__(self, number: int, node: Node, fd: Fd | None, flags: int, opener: Caller) -> None:
+        self.number = number
+        self.node = node
+        self.fd = fd
+        """None for a synthetic directory."""
+        self.flags = flags
+        """As given to open(2) on the host."""
+        self.opener = opener
+        """Whose rights writing through it is done with (set-id bits are cleared by them)."""
+        self.listing: list[bytes] | None = None
+        """Directories: the names as they were when the listing was last begun."""
+
+    @property
+    def device(self) -> int:
+        """Device number of the host file system it is open on, 0 for a synthetic directory."""
+        return self.node.key.dev if self.node.key is not None else 0
+
+    @property
+    def writable(self) -> bool:
+        """Whether it was opened for writing."""
+        return self.flags & _ACCESS_MODE != os.O_RDONLY
+
+
+class HandleTable:
+    """All open handles, by number."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 1
+        self._by_number: dict[int, Handle] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def open(self, node: Node, fd: Fd | None, flags: int, opener: Caller) -> Handle:
+        """Give out a new handle."""
+        with self._lock:
+            handle = Handle(self._next, node, fd, flags, opener)
+            self._next += 1
+            self._by_number[handle.number] = handle
+            if node.handles is None:
+                node.handles = set()
+            node.handles.add(handle.number)
+            return handle
+
+    def get(self, number: int) -> Handle:
+        """The open handle *number*; raises EBADF for any other."""
+        try:
+            return self._by_number[number]
+        except KeyError:
+            raise ebadf() from None
+
+    def on(self, node: Node) -> Iterator[Handle]:
+        """The handles open on *node*."""
+        for number in tuple(node.handles or ()):
+            handle = self._by_number.get(number)
+            if handle is not None:
+                yield handle
+
+    def close(self, number: int) -> Handle:
+        """Take handle *number* back; the caller closes its descriptor. Raises EBADF."""
+        with self._lock:
+            handle = self._by_number.pop(number, None)
+            if handle is None:
+                raise ebadf()
+            if handle.node.handles is not None:
+                handle.node.handles.discard(number)
+                if not handle.node.handles:
+                    handle.node.handles = None
+            return handle

@@ -1,0 +1,353 @@
+"""Operations on names: looking them up, listing them, making, moving and removing them."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from overlayd.core.access import Access, Held
+from overlayd.core.attributes import Attributes
+from overlayd.core.namespace import Found, Namespace, Where, check_name
+from overlayd.core.nodes import Node, NodeKey
+from overlayd.core.types import Attrs
+from overlayd.errors import ebusy, eexist, einval, erofs, exdev
+from overlayd.host import fs
+from overlayd.host.credentials import Caller
+
+
+class Entry(NamedTuple):
+    """One entry of a listing; *cookie* is where the next call goes on."""
+
+    name: bytes
+    attrs: Attrs
+    cookie: int
+
+
+class Names:
+    """Everything that takes a directory and a name."""
+
+    def __init__(self, namespace: Namespace, access: Access, attributes: Attributes) -> None:
+        self._namespace = namespace
+        self._access = access
+        self._attributes = attributes
+
+    def lookup(self, parent: int, name: bytes) -> Attrs:
+        """The object *name* in *parent*, lent once. Raises ENOENT, ENAMETOOLONG, ESTALE."""
+        node, status = self._namespace.look_up(self._namespace.nodes.get(parent), name)
+        with self._namespace.nodes.lending(node):
+            return self._attributes.describe(node, status)
+
+    def forget(self, number: int, count: int) -> None:
+        """The kernel gave back *count* references to *number*."""
+        gone = self._namespace.nodes.forget(number, count)
+        if gone is not None:
+            self._namespace.cache.drop(gone)
+
+    # -- listings -------------------------------------------------------------------------------
+
+    def opendir(self, number: int, caller: Caller) -> int:
+        """Open a directory stream; the caller needs read permission on the host."""
+        space = self._namespace
+        node = space.nodes.get(number)
+        where = space.where(node)
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        fd = None
+        if where.fd is not None:
+            path = where.fd
+            with space.credentials.acting_as(caller):
+                fd = space.cache.opening(lambda: fs.reopen(path, flags))
+            if self._access.is_behind_read_only(node):
+                fs.spare_atime(fd)
+        return space.handles.open(node, fd, flags, caller).number
+
+    def entries(self, number: int, start: int) -> Iterator[Entry]:
+        """The entries of an open directory from cookie *start* on; `.` and `..` come first.
+
+        Names are those of the moment the listing was begun (*start* 0): none comes twice, and none
+        is lost that was there throughout. Each entry but the first two is to be accepted with
+        `accept`, which lends its node, or refused with `refuse`.
+        """
+        space = self._namespace
+        handle = space.handles.get(number)
+        where = self._listed_directory(handle.node, handle.fd)
+        if start == 0 or handle.listing is None:
+            host_names = [] if handle.fd is None else fs.list_names(handle.fd)
+            handle.listing = space.names(where, host_names)
+        if start <= 0:
+            yield Entry(b".", self._attributes.of(handle.node), 1)
+        if start <= 1:
+            yield Entry(b"..", self._parent_attributes(handle.node), 2)
+        for index in range(max(start - 2, 0), len(handle.listing)):
+            name = handle.listing[index]
+            try:
+                found = space.child(where, name)
+                node = space.adopt(handle.node, name, found)
+            except OSError:
+                continue  # gone since the listing was begun, or not to be looked at
+            try:
+                attrs = self._attributes.describe(node, found.status)
+            except OSError:
+                space.nodes.discard_if_unused(node)
+                continue
+            yield Entry(name, attrs, index + 3)
+
+    def _parent_attributes(self, node: Node) -> Attrs:
+        """For `..`: of the directory above in the namespace; `/` is its own parent."""
+        try:
+            return self._attributes.of(node.parent or node)
+        except OSError:  # removed meanwhile; a listing of what is still open goes on
+            return self._attributes.of(node)
+
+    def _listed_directory(self, node: Node, fd: fs.Fd | None) -> Where:
+        """Where an open stream's names lead: to what is open, even if its own name is gone."""
+        if fd is None:
+            return self._namespace.where(node)
+        self._namespace.consent_to_reach(node)
+        return Where(node.branch, node.mount, fd)
+
+    def accept(self, entry: Entry) -> None:
+        """The kernel took *entry*, and with it a reference to its node."""
+        if entry.cookie > 2:
+            self._namespace.nodes.lend(self._namespace.nodes.get(entry.attrs.number))
+
+    def refuse(self, entry: Entry) -> None:
+        """*entry* did not fit; the next call begins with it."""
+        if entry.cookie > 2:
+            node = self._namespace.nodes.get(entry.attrs.number)
+            self._namespace.nodes.discard_if_unused(node)
+
+    # -- making ---------------------------------------------------------------------------------
+
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attrs:
+        """Make a directory that belongs to *caller*."""
+        return self._make(
+            "mkdir", parent, name, caller, lambda fd: fs.make_dir(fd, name, stat.S_IMODE(mode))
+        )
+
+    def mknod(self, parent: int, name: bytes, mode: int, device: int, caller: Caller) -> Attrs:
+        """Make a file, FIFO, socket or device node that belongs to *caller*."""
+        return self._make(
+            "mknod", parent, name, caller, lambda fd: fs.make_node(fd, name, mode, device)
+        )
+
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attrs:
+        """Make a symbolic link that stores *target* as given."""
+        return self._make(
+            "symlink", parent, name, caller, lambda fd: fs.make_symlink(fd, name, target)
+        )
+
+    def link(self, number: int, new_parent: int, new_name: bytes, caller: Caller) -> Attrs:
+        """Give an inode another name in the same mount."""
+        space = self._namespace
+        node, directory = space.nodes.get(number), space.nodes.get(new_parent)
+        check_name(new_name)
+        where = space.where(directory)
+        # The kernel names the inode, not the path: the name seen last is the one that was meant.
+        mounts = space.mounts_of(node)
+        if mounts and mounts[0] != where.mount:  # without a name left, the host says ENOENT
+            raise exdev()
+        self._check_free(where, new_name)
+        fd = space.open_path(node)
+        self._access.permit(
+            "link", caller, new_parent=Held(directory, where.fd), inode=Held(node, fd)
+        )
+        assert where.fd is not None
+        with space.credentials.acting_as(caller):
+            fs.make_link(fd, where.fd, new_name)
+        return self.lookup(new_parent, new_name)
+
+    def _make(
+        self,
+        operation: str,
+        parent: int,
+        name: bytes,
+        caller: Caller,
+        make: Callable[[fs.Fd], None],
+    ) -> Attrs:
+        space = self._namespace
+        directory = space.nodes.get(parent)
+        check_name(name)
+        where = space.where(directory)
+        self._check_free(where, name)
+        self._access.permit(operation, caller, parent=Held(directory, where.fd))
+        assert where.fd is not None
+        with space.credentials.acting_as(caller):
+            make(where.fd)
+        return self.lookup(parent, name)
+
+    def _check_free(self, where: Where, name: bytes) -> None:
+        if self._namespace.is_reserved(where, name):
+            raise eexist()
+
+    # -- removing -------------------------------------------------------------------------------
+
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
+        """Remove a name that is no directory."""
+        self._remove("unlink", parent, name, caller, fs.remove_file)
+
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
+        """Remove an empty directory."""
+        self._remove("rmdir", parent, name, caller, fs.remove_dir)
+
+    def _remove(
+        self,
+        operation: str,
+        parent: int,
+        name: bytes,
+        caller: Caller,
+        remove: Callable[[fs.Fd, bytes], None],
+    ) -> None:
+        space = self._namespace
+        directory = space.nodes.get(parent)
+        check_name(name)
+        where = space.where(directory)
+        with self._victim(directory, where, name) as victim:
+            if where.fd is not None:
+                held = Held(directory, where.fd)
+                self._access.permit(operation, caller, parent=held, inode=victim.held or held)
+            fd = self._movable(where, name, victim)
+            with space.credentials.acting_as(caller):
+                remove(fd, name)
+            self._bury(victim, directory, name)
+
+    def _movable(self, where: Where, name: bytes, victim: "_Victim") -> fs.Fd:
+        """The descriptor of *where*, unless something holds *name* in place.
+
+        Raises EBUSY for what the mount table or overlayd's own mount holds, EROFS in a synthetic
+        directory.
+        """
+        if self._namespace.is_reserved(where, name):
+            raise ebusy()
+        if victim.found is not None and victim.found.status is None:
+            raise ebusy()
+        if where.fd is None:
+            raise erofs()
+        return where.fd
+
+    @contextmanager
+    def _victim(self, directory: Node, where: Where, name: bytes) -> Iterator["_Victim"]:
+        """What *name* is before it is removed or moved; a node made for it alone goes again."""
+        victim = self._find_victim(directory, where, name)
+        try:
+            yield victim
+        finally:
+            if victim.node is not None:
+                self._namespace.nodes.discard_if_unused(victim.node)
+
+    def _find_victim(self, directory: Node, where: Where, name: bytes) -> "_Victim":
+        """What *name* is, held if that may be its last known name."""
+        space = self._namespace
+        try:
+            found = space.child(where, name)
+        except FileNotFoundError:
+            return _Victim(None, None, None)
+        if found.status is None or found.branch is not None:
+            return _Victim(found, None, None)
+        if found.status.is_dir:
+            node = space.adopt(directory, name, found)
+            return _Victim(found, node, space.open_path(node))
+        known = space.known(directory, name, found)
+        fd = None
+        if known is not None and len(known.places) == 1:
+            with suppress(OSError):  # nothing depends on holding it but whoever still looks at it
+                fd = space.open_path(known)
+        return _Victim(found, known, fd)
+
+    def _bury(self, victim: "_Victim", directory: Node, name: bytes) -> None:
+        """Bring the tables in line with a name that is gone."""
+        space = self._namespace
+        if victim.node is None:
+            return
+        if space.nodes.displace(victim.node, directory, name) and victim.fd is not None:
+            # The kernel may go on using it: a working directory, an O_PATH descriptor.
+            space.cache.put(victim.node, victim.fd)
+
+    # -- moving ---------------------------------------------------------------------------------
+
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
+    ) -> None:
+        """renameat2(2) within one mount: plain, RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        space = self._namespace
+        old_dir, new_dir = space.nodes.get(parent), space.nodes.get(new_parent)
+        check_name(name)
+        check_name(new_name)
+        if flags not in (0, fs.RENAME_NOREPLACE, fs.RENAME_EXCHANGE):
+            raise einval()
+        old, new = space.where(old_dir), space.where(new_dir)
+        if old.mount != new.mount:
+            raise exdev()
+        with (
+            self._victim(old_dir, old, name) as moved,
+            self._victim(new_dir, new, new_name) as replaced,
+        ):
+            if old.fd is not None and new.fd is not None:
+                self._permit_rename(
+                    Held(old_dir, old.fd), Held(new_dir, new.fd), (moved, replaced), caller
+                )
+            old_fd = self._movable(old, name, moved)
+            new_fd = self._movable(new, new_name, replaced)
+            with space.credentials.acting_as(caller):
+                fs.rename(old_fd, name, new_fd, new_name, flags)
+            self._note_rename(moved, replaced, (old_dir, name), (new_dir, new_name), flags)
+
+    def _permit_rename(
+        self, old: Held, new: Held, victims: tuple["_Victim", "_Victim"], caller: Caller
+    ) -> None:
+        self._access.permit("rename", caller, parent=old, new_parent=new)
+        for victim in victims:
+            if victim.held is not None and victim.held.node.file_type == stat.S_IFDIR:
+                self._access.permit(
+                    "rename of a directory", caller, parent=old, new_parent=new, inode=victim.held
+                )
+
+    def _note_rename(
+        self, moved: "_Victim", replaced: "_Victim", old: "_Name", new: "_Name", flags: int
+    ) -> None:
+        """Bring the tables in line with what the host did."""
+        if moved.is_same_object(replaced):
+            return  # rename(2): two names of one file, both stay
+        if flags == fs.RENAME_EXCHANGE:
+            self._carry(replaced, new, old)
+        else:
+            self._bury(replaced, *new)
+        self._carry(moved, old, new)
+
+    def _carry(self, moved: "_Victim", old: "_Name", new: "_Name") -> None:
+        """Bring the tables in line with a name that moved."""
+        nodes, node = self._namespace.nodes, moved.node
+        if node is None:
+            return
+        if node.file_type == stat.S_IFLNK and old[0] is not new[0]:
+            assert node.key is not None
+            nodes.rekey(node, NodeKey(node.key.dev, node.key.ino, -new[0].number))
+        nodes.place(node, *new)
+        if node.file_type != stat.S_IFDIR:
+            nodes.displace(node, *old)
+
+
+_Name = tuple[Node, bytes]
+
+
+class _Victim(NamedTuple):
+    """What a name was before the host was asked to take it away or move it."""
+
+    found: Found | None
+    """None where there was nothing."""
+    node: Node | None
+    fd: fs.Fd | None
+
+    @property
+    def held(self) -> Held | None:
+        """The object, where it is held."""
+        return Held(self.node, self.fd) if self.node is not None and self.fd is not None else None
+
+    def is_same_object(self, other: "_Victim") -> bool:
+        """Whether both names are of one inode."""
+        if self.found is None or other.found is None:
+            return False
+        mine, theirs = self.found.status, other.found.status
+        if mine is None or theirs is None:
+            return False
+        return (mine.dev, mine.ino) == (theirs.dev, theirs.ino)

@@ -1,0 +1,409 @@
+"""The namespace: which object a name in a directory is, and how to get hold of it on the host.
+
+`child` is the one masking rule: the mount tree is asked before the host, for host and synthetic
+directories alike; `names` is the same rule for listings. Everything else resolves through them.
+"""
+
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from overlayd.core.descriptors import DescriptorCache
+from overlayd.core.devices import Devices
+from overlayd.core.handles import HandleTable
+from overlayd.core.nodes import Node, NodeKey, NodeTable, Place
+from overlayd.core.types import Rules, WouldBlock
+from overlayd.errors import einval, enametoolong, enoent, enotdir, estale
+from overlayd.host import fs
+from overlayd.host.credentials import Credentials
+from overlayd.host.sources import Source, find_overlapping
+from overlayd.table.guest_path import NAME_MAX, GuestPath
+from overlayd.table.mount_tree import Branch, MountTable
+
+
+class Where(NamedTuple):
+    """A directory of the namespace as a place to look names up in."""
+
+    branch: Branch | None
+    mount: int | None
+    fd: fs.Fd | None
+    """None for a synthetic directory, as is *mount*."""
+
+
+class Found(NamedTuple):
+    """What a name turned out to be."""
+
+    branch: Branch | None
+    mount: int | None
+    """The preopen that provides it; None for a synthetic directory, as is *status*."""
+    status: fs.HostStat | None
+    source: fs.Fd | None
+    """The source's own descriptor, at a mount point."""
+
+
+class Namespace:
+    """The mount table, its sources, and the tables of what the kernel and guests hold."""
+
+    def __init__(
+        self, table: MountTable, sources: Sequence[Source], rules: Rules, descriptors: int = 1024
+    ) -> None:
+        self.table = table
+        self.sources = sources
+        self.rules = rules
+        self.nodes = NodeTable(
+            tuple(b"/".join(preopen.guest) for preopen in table.preopens), table.root
+        )
+        self.handles = HandleTable()
+        self.cache = DescriptorCache(descriptors)
+        self.credentials = Credentials()
+        self.own_device: int | None = None
+        """The device number of this very mount, once it exists: never asked for anything."""
+        self._devices = Devices(source.stat.dev for source in sources)
+        # All of them, and now: an operation must know before it changes anything.
+        slow = [source for source in sources if self._devices.may_block(source.stat)]
+        self.has_slow_source = bool(slow)
+        self._overlapping = find_overlapping(sources)
+        self._patience = threading.local()
+        if table.root.mount is not None:
+            top = sources[table.root.mount]
+            self._set_backing(
+                self.nodes.root, Found(table.root, table.root.mount, top.stat, top.fd)
+            )
+        now = time.time_ns()
+        self.synthetic_status = fs.HostStat(
+            *(0, 0, 0, 0), stat.S_IFDIR | 0o555, 2, *(0, 0, 0, 0, 0), 4096, now, now, now
+        )
+
+    # -- the masking rule -----------------------------------------------------------------------
+
+    def child(self, where: Where, name: bytes) -> Found:
+        """What *name* in the directory *where* is; raises ENOENT where there is nothing.
+
+        A position of the mount tree hides whatever the host has there: wholly at a mount point;
+        above one, the host's directory shows with the mount points on top, and anything that is
+        no directory does not show. Where overlayd's own mount lies in a source, or another
+        overlayd's, there is an empty directory (SPEC.md section 2).
+
+        What is mounted here is not asked, since who looks up or lists the names beside it must not
+        wait for it: its status is what the host's kernel knows, for which object it is.
+        """
+        branch = where.branch.children.get(name) if where.branch is not None else None
+        if branch is not None and branch.mount is not None:
+            source = self.sources[branch.mount]
+            return Found(branch, branch.mount, self._unasked_status(source.fd), source.fd)
+        status = self._host_child(where, name)
+        if branch is not None:
+            if status is None or not status.is_dir or self._is_overlay(status):
+                return Found(branch, None, None, None)
+            return Found(branch, where.mount, status, None)
+        if status is None:
+            raise enoent()
+        if self._is_overlay(status):
+            return Found(None, None, None, None)
+        return Found(None, where.mount, status, None)
+
+    def names(self, where: Where, host_names: Sequence[bytes]) -> list[bytes]:
+        """The names in a directory whose source holds *host_names*; each once."""
+        if where.branch is None or not where.branch.children:
+            return list(host_names)
+        decided = where.branch.children
+        return [name for name in host_names if name not in decided] + list(decided)
+
+    def is_reserved(self, where: Where, name: bytes) -> bool:
+        """Whether *name* is a mount point or lies above one: nobody moves or removes it."""
+        return where.branch is not None and name in where.branch.children
+
+    def _host_child(self, where: Where, name: bytes) -> fs.HostStat | None:
+        if where.fd is None:
+            return None
+        try:
+            status = fs.stat_child(where.fd, name)
+        except FileNotFoundError:
+            return None
+        if status.dev == self.own_device:
+            return status
+        may_block = self._devices.may_block(status)
+        if may_block and not self._is_overlay(status):
+            if status.is_dir and not self._is_patient():  # the root of a mount: see `child`
+                return self._devices.trim(status)
+            self.consent_to_wait(status.dev)
+            status = fs.stat_child(where.fd, name, fresh=True)
+        return self._devices.trim(status)
+
+    def _is_overlay(self, status: fs.HostStat) -> bool:
+        return status.dev == self.own_device or self._devices.is_found_overlay(status)
+
+    # -- waiting for slow file systems ----------------------------------------------------------
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """In this thread, for the block: file systems that may block may be asked."""
+        self._patience.granted = True
+        try:
+            yield
+        finally:
+            self._patience.granted = False
+
+    def consent_to_wait(self, device: int) -> None:
+        """Raise WouldBlock unless this thread may wait for *device*."""
+        if not self._is_patient():
+            raise WouldBlock(device)
+
+    def _is_patient(self) -> bool:
+        return getattr(self._patience, "granted", False)
+
+    def consent_to_reach(self, node: Node) -> None:
+        """Raise WouldBlock where *node* may keep this thread waiting and it may not wait."""
+        if node.key is not None and node.key.dev in self._devices.blocking:
+            self.consent_to_wait(node.key.dev)
+
+    def consent_to_enter(self, status: fs.HostStat) -> None:
+        """The same where *status* is all that is known of it yet."""
+        if self._devices.may_block(status):
+            self.consent_to_wait(status.dev)
+
+    def is_slow(self, status: fs.HostStat) -> bool:
+        """Whether the file system of an object with *status* may keep a caller waiting."""
+        return self._devices.may_block(status)
+
+    def may_block(self, node: Node) -> bool:
+        """Whether *node* lies on a file system that may keep a caller waiting."""
+        return node.key is not None and node.key.dev in self._devices.blocking
+
+    def is_volatile(self, node: Node) -> bool:
+        """Whether *node* changes in ways the kernel cannot learn of through this mount."""
+        if node.key is None:
+            return False
+        if node.key.dev in self._devices.blocking or node.other_places is not None:
+            return True
+        mounts = self.mounts_of(node)
+        return bool(mounts) and mounts[0] in self._overlapping
+
+    def is_shared(self, number: int) -> bool:
+        """Whether names may come to be in directory *number* behind the kernel's back."""
+        return self.is_volatile(self.nodes.get(number))
+
+    def status(self, fd: fs.Fd) -> fs.HostStat:
+        """Status of an opened host object, asked of its server if it has one."""
+        status = fs.stat_fd(fd)
+        if self._devices.may_block(status):
+            self.consent_to_wait(status.dev)
+            status = fs.stat_fd(fd, fresh=True)
+        return self._devices.trim(status)
+
+    def _unasked_status(self, fd: fs.Fd) -> fs.HostStat:
+        """Status of a source as the host's kernel knows it; nobody is waited for."""
+        return self._devices.trim(fs.stat_fd(fd))
+
+    # -- from what was found to a node ----------------------------------------------------------
+
+    def look_up(self, parent: Node, name: bytes) -> tuple[Node, fs.HostStat | None]:
+        """The node *name* in *parent* is, not yet lent, with its status (None: synthetic)."""
+        check_name(name)
+        found = self.child(self.where(parent), name)
+        return self.adopt(parent, name, found), found.status
+
+    def adopt(self, parent: Node, name: bytes, found: Found) -> Node:
+        """The node for *found*, seen as *name* in *parent*; not yet lent."""
+        status = found.status
+        if found.branch is not None and (status is None or status.is_dir):
+            node = self.nodes.obtain_branch(found.branch, found.mount)
+            self._set_backing(node, found)
+        elif status is None:
+            node = self.nodes.obtain_empty(parent, name)
+        else:
+            mount = found.mount if status.is_dir else None
+            node = self.nodes.obtain(_key(parent, found.mount, status), status, mount)
+        self.nodes.place(node, parent, name)
+        return node
+
+    def adopt_opened(self, parent: Node, name: bytes, fd: fs.Fd) -> tuple[Node, fs.HostStat]:
+        """The node for a file just created and opened as *name* in *parent*; not yet lent."""
+        status = self.status(fd)
+        node = self.nodes.obtain(_key(parent, parent.mount, status), status, None)
+        self.nodes.place(node, parent, name)
+        return node, status
+
+    def known(self, parent: Node, name: bytes, found: Found) -> Node | None:
+        """The node for *found*, if the kernel may already know it."""
+        if found.status is None or found.branch is not None:
+            return None
+        return self.nodes.find(_key(parent, found.mount, found.status))
+
+    def _set_backing(self, node: Node, found: Found) -> None:
+        """Note which host directory now is behind a position of the mount tree, if one is."""
+        key = None
+        if found.status is not None:
+            key = _key(node, found.mount, found.status)
+        if key != node.key:
+            self.cache.drop(node)
+            node.key = key
+        node.mount = found.mount
+
+    # -- from a node to the host ----------------------------------------------------------------
+
+    def where(self, node: Node) -> Where:
+        """*node*, a directory, as a place to look names up in. Raises ESTALE, ENOTDIR."""
+        if node.file_type != stat.S_IFDIR:
+            raise enotdir()
+        if node.branch is not None and node.branch.mount is not None:
+            source = self.sources[node.branch.mount]
+            if source.stat.dev in self._devices.blocking:
+                self.consent_to_wait(source.stat.dev)
+            return Where(node.branch, node.branch.mount, source.fd)
+        if node.mount is None:
+            return Where(node.branch, None, None)
+        return Where(node.branch, node.mount, self._directory(node))
+
+    def status_of(self, node: Node) -> fs.HostStat | None:
+        """Present status of *node*, None for a synthetic directory. Raises ESTALE."""
+        if node.file_type != stat.S_IFDIR:
+            return self._file_status(node)
+        if node.branch is not None and node.branch.mount is None and node.parent is not None:
+            found = self.child(self.where(node.parent), node.name)
+            self._set_backing(node, found)
+            return found.status
+        fd = self.where(node).fd
+        return None if fd is None else self.status(fd)
+
+    def open_path(self, node: Node) -> fs.Fd:
+        """A descriptor, O_PATH or better, of *node*'s inode. Raises ESTALE where it is gone."""
+        if node.file_type == stat.S_IFDIR:
+            fd = self.where(node).fd
+            if fd is None:
+                raise estale()
+            return fd
+        return self._open_file(node)
+
+    def _directory(self, node: Node) -> fs.Fd:
+        """The descriptor of a host directory, opened again from its parents where need be."""
+        self.consent_to_reach(node)
+        chain: list[Node] = []
+        at = node
+        while (fd := self.cache.get(at)) is None:
+            if at.branch is not None and at.branch.mount is not None:
+                fd = self.sources[at.branch.mount].fd
+                break
+            if at.parent is None or at.mount is None:
+                raise estale()
+            chain.append(at)
+            at = at.parent
+        while chain:
+            at = chain.pop()
+            fd = self._open_directory(at, fd)
+            self.cache.put(at, fd)
+        return fd
+
+    def _open_directory(self, node: Node, parent: fs.Fd) -> fs.Fd:
+        try:
+            return self._open_checked(node, parent, node.name)
+        except OSError as error:
+            # The host renamed or removed it; whoever has it open goes on with what is open.
+            for handle in self.handles.on(node):
+                if handle.fd is not None:
+                    return handle.fd
+            if isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise estale() from None
+            raise
+
+    def _open_checked(self, node: Node, parent: fs.Fd, name: bytes) -> fs.Fd:
+        """Open *name* and make sure that it still is *node*; raises ESTALE where it is not."""
+        fd = self.cache.opening(lambda: fs.open_child(parent, name))
+        if not _is(node, self.status(fd)):
+            raise estale()
+        return fd
+
+    def _open_file(self, node: Node) -> fs.Fd:
+        for handle in self.handles.on(node):
+            if handle.fd is not None:
+                return handle.fd
+        self.consent_to_reach(node)
+        for place in node.places:
+            try:
+                where = self.where(place.parent)
+                found = self.child(where, place.name)
+                if found.source is not None and found.status and _is(node, found.status):
+                    return found.source
+                if found.source is None and where.fd is not None:
+                    return self._open_checked(node, where.fd, place.name)
+            except OSError:
+                continue
+        pinned = self.cache.get(node)
+        if pinned is None:
+            raise estale()
+        return pinned
+
+    def _file_status(self, node: Node) -> fs.HostStat:
+        for handle in self.handles.on(node):
+            if handle.fd is not None:
+                return self.status(handle.fd)
+        if node.other_places is None and node.parent is not None:
+            try:
+                found = self.child(self.where(node.parent), node.name)
+                if found.status is not None and _is(node, found.status):
+                    return found.status if found.source is None else self.status(found.source)
+            except FileNotFoundError:
+                pass
+        return self.status(self._open_file(node))
+
+    # -- where a node lies ----------------------------------------------------------------------
+
+    def guest_path(self, node: Node) -> GuestPath:
+        """A guest path of *node*, by its newest name: for people and for `..`, never to open."""
+        names: list[bytes] = []
+        at: Node | None = node
+        while at is not None and at.parent is not None:
+            names.append(at.name)
+            at = at.parent
+        return tuple(reversed(names))
+
+    def is_still_at(self, node: Node, place: Place) -> bool:
+        """Whether *place* names the object that *node* stands for."""
+        try:
+            found = self.child(self.where(place.parent), place.name)
+        except OSError:
+            return False
+        return found.status is not None and _is(node, found.status)
+
+    def mounts_of(self, node: Node) -> list[int | None]:
+        """The mount that each known name of *node* lies in, the most recent first.
+
+        A directory has one; a file attached by itself is a mount of its own.
+        """
+        if node.file_type == stat.S_IFDIR:
+            return [node.mount]
+        mounts: list[int | None] = []
+        for parent, name in node.places:
+            branch = parent.branch.children.get(name) if parent.branch is not None else None
+            mounts.append(branch.mount if branch is not None else parent.mount)
+        return mounts
+
+
+def check_name(name: bytes) -> None:
+    """Refuse what no directory entry can be called; the kernel's own limit for FUSE is 1024."""
+    if len(name) > NAME_MAX:
+        raise enametoolong()
+    if not name or b"/" in name or b"\0" in name or name in (b".", b".."):
+        raise einval()
+
+
+def _key(parent: Node, mount: int | None, status: fs.HostStat) -> NodeKey:
+    if stat.S_ISDIR(status.mode):
+        assert mount is not None
+        return NodeKey(status.dev, status.ino, mount + 1, status.mount_id)
+    if stat.S_ISLNK(status.mode):
+        return NodeKey(status.dev, status.ino, -parent.number)
+    return NodeKey(status.dev, status.ino)
+
+
+def _is(node: Node, status: fs.HostStat) -> bool:
+    """Whether a host object is the one *node* stands for."""
+    key = node.key
+    if key is None or (key.dev, key.ino) != (status.dev, status.ino):
+        return False
+    if node.branch is not None:
+        return status.is_dir
+    return node.file_type == status.file_type and node.birth_ns == status.birth_ns

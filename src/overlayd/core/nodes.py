@@ -1,0 +1,340 @@
+"""Nodes: what the kernel knows by number, and how many times it was told.
+
+A node's number is at once the FUSE node id and the `st_ino` a guest sees. It is worked out from
+what the node is (the guest path for directories the mount table decides, else the host's device
+and inode number), so that it is the same after a remount, and it stays below 2^53, above which
+JavaScript runtimes round.
+
+This module is the only owner of lookup counts: `lend` is the one increment, `forget` the one
+decrement.
+"""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from overlayd.errors import eloop, estale
+from overlayd.host.fs import HostStat
+from overlayd.table.mount_tree import Branch
+
+ROOT_NUMBER = 1
+NUMBER_LIMIT = 1 << 53
+
+_WORD = (1 << 64) - 1
+
+
+class NodeKey(NamedTuple):
+    """What makes two host objects one node.
+
+    A file is one node under all its names, so only (dev, ino) count. A directory is one node for
+    each mount that shows it, since the kernel cannot give one directory two parents; the host's
+    mount id tells apart a directory and a bind mount of it inside one source. What a symbolic link
+    says depends on the directory it lies in, so that directory's number is part of its key.
+    """
+
+    dev: int
+    ino: int
+    scope: int = 0
+    """For directories the mount's index plus one; for symbolic links minus the parent's number."""
+    host_mount: int = 0
+
+
+class Place(NamedTuple):
+    """One name of a node: where it can be found again."""
+
+    parent: "Node"
+    name: bytes
+
+
+class Judgement(NamedTuple):
+    """Why nothing in a directory may change (None: it may), and what that rests on."""
+
+    generation: int
+    """Of the host's table of mounts."""
+    path: bytes
+    """Where the directory lay on the host, as the kernel told."""
+    reason: str | None
+
+
+class Node:
+    """One object of the namespace known to the kernel, or about to be."""
+
+    __slots__ = (
+        "birth_ns",
+        "branch",
+        "file_type",
+        "handles",
+        "judgement",
+        "key",
+        "lookups",
+        "mount",
+        "name",
+        "number",
+        "other_places",
+        "parent",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        key: NodeKey | None,
+        file_type: int,
+        mount: int | None,
+        branch: Branch | None,
+    ) -> None:
+        self.number = number
+        self.key = key
+        """None where the mount table, not the host, says what this is."""
+        self.file_type = file_type
+        self.mount = mount
+        """For directories: the preopen that provides it, None for a synthetic one."""
+        self.branch = branch
+        """The position in the mount tree, for a directory at or above a mount point."""
+        self.birth_ns = 0
+        self.lookups = 0
+        self.parent: Node | None = None
+        self.name = b""
+        self.other_places: list[Place] | None = None
+        """Further names, for the few files that have them; the newest is (parent, name)."""
+        self.handles: set[int] | None = None
+        """Numbers of the open handles on it."""
+        self.judgement: Judgement | None = None
+        """For directories: what was last found about being shown read-only elsewhere."""
+
+    @property
+    def places(self) -> list[Place]:
+        """Every name known of it, the most recently seen first."""
+        if self.parent is None:
+            return []
+        newest = Place(self.parent, self.name)
+        return [newest, *self.other_places] if self.other_places else [newest]
+
+    def __repr__(self) -> str:
+        return f"<Node {self.number} {self.name!r} mount={self.mount} lookups={self.lookups}>"
+
+
+_MAX_PLACES = 64
+
+
+class NodeTable:
+    """All nodes the kernel may ask about, by number."""
+
+    def __init__(self, mount_seeds: tuple[bytes, ...], root: Branch) -> None:
+        """*mount_seeds* tell the mounts apart across remounts: their guest paths, in order."""
+        self._lock = threading.Lock()
+        self._seeds = [0, *(_seed(b"mount", seed) for seed in mount_seeds)]
+        self._by_number: dict[int, Node] = {}
+        self._displaced: dict[NodeKey, Node] = {}
+        self.root = Node(ROOT_NUMBER, None, _DIRECTORY, root.mount, root)
+        self.root.lookups = 1
+        self._by_number[ROOT_NUMBER] = self.root
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(list(self._by_number.values()))
+
+    def get(self, number: int) -> Node:
+        """The node with *number*; raises ESTALE for one never given out or already forgotten."""
+        try:
+            return self._by_number[number]
+        except KeyError:
+            raise estale() from None
+
+    def find(self, key: NodeKey) -> Node | None:
+        """The node for a host object, if the kernel may know it."""
+        node = self._by_number.get(self._natural_number(key))
+        if node is not None and node.key == key:
+            return node
+        return self._displaced.get(key)
+
+    def obtain(self, key: NodeKey, status: HostStat, mount: int | None) -> Node:
+        """The node for a host object, made if need be; not yet lent.
+
+        A key whose inode number was given to a new object in the meantime yields a new node, and
+        the old one answers ESTALE from then on.
+        """
+        with self._lock:
+            node = self.find(key)
+            if node is not None and _is_same(node, status):
+                return node
+            if node is not None:
+                self._retire(node)
+            node = Node(self._free_number(key), key, status.file_type, mount, None)
+            node.birth_ns = status.birth_ns
+            self._insert(node)
+            return node
+
+    def obtain_branch(self, branch: Branch, mount: int | None) -> Node:
+        """The directory at a position of the mount tree; not yet lent."""
+        with self._lock:
+            number = ROOT_NUMBER if not branch.path else _path_number(branch.path)
+            node = self._by_number.get(number)
+            while node is not None and node.branch is not branch:
+                number = _next_number(number)
+                node = self._by_number.get(number)
+            if node is None:
+                node = Node(number, None, _DIRECTORY, mount, branch)
+                self._by_number[number] = node
+            return node
+
+    def obtain_empty(self, parent: Node, name: bytes) -> Node:
+        """The empty directory that stands where overlayd's own target lies in a source."""
+        with self._lock:
+            number = _path_number((b"%d" % parent.number, b"", name))
+            node = self._by_number.get(number)
+            while node is not None and (node.parent, node.name) != (parent, name):
+                number = _next_number(number)
+                node = self._by_number.get(number)
+            if node is None:
+                node = Node(number, None, _DIRECTORY, None, None)
+                self._by_number[number] = node
+            return node
+
+    def lend(self, node: Node, count: int = 1) -> None:
+        """Hand *count* references over to the kernel."""
+        with self._lock:
+            node.lookups += count
+
+    @contextmanager
+    def lending(self, node: Node) -> Iterator[None]:
+        """Lend *node* once the block has succeeded; where it fails, nobody was told of it."""
+        try:
+            yield
+        except BaseException:
+            self.discard_if_unused(node)
+            raise
+        self.lend(node)
+
+    def forget(self, number: int, count: int) -> Node | None:
+        """Take *count* references back; the node that is gone with the last, if it is."""
+        with self._lock:
+            node = self._by_number.get(number)
+            if node is None or number == ROOT_NUMBER:
+                return None
+            node.lookups -= count
+            if node.lookups < 0:
+                raise AssertionError(f"{node} was forgotten more often than it was lent")
+            return self._drop_if_unused(node)
+
+    def discard_if_unused(self, node: Node) -> None:
+        """Drop a node that was obtained and then not lent."""
+        with self._lock:
+            self._drop_if_unused(node)
+
+    # -- names ----------------------------------------------------------------------------------
+
+    def place(self, node: Node, parent: Node, name: bytes) -> None:
+        """Note that *node* was seen as *name* in *parent*, most recently. Raises ELOOP."""
+        with self._lock:
+            if node.parent is parent and node.name == name:
+                return
+            if node.parent is not None and node.file_type == _DIRECTORY:
+                _refuse_circle(node, parent)
+            elif node.parent is not None:
+                others = node.other_places or []
+                others = [p for p in others if p.parent is not parent or p.name != name]
+                others.insert(0, Place(node.parent, node.name))
+                node.other_places = others[:_MAX_PLACES]
+            node.parent, node.name = parent, name
+
+    def displace(self, node: Node, parent: Node, name: bytes) -> bool:
+        """Note that *node* is no longer *name* in *parent*; whether no name of it is left."""
+        with self._lock:
+            left = [p for p in node.places if p.parent is not parent or p.name != name]
+            if left:
+                node.parent, node.name = left[0]
+                node.other_places = left[1:] or None
+                return False
+            # The parent of a removed directory still answers for its `..`.
+            if node.file_type != _DIRECTORY:
+                node.parent, node.name = None, b""
+            node.other_places = None
+            return True
+
+    def rekey(self, node: Node, key: NodeKey) -> None:
+        """Give *node* another key and leave its number: a symbolic link changed its directory."""
+        with self._lock:
+            self._unkey(node)
+            node.key = key
+            if self._natural_number(key) != node.number:
+                self._displaced[key] = node
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _natural_number(self, key: NodeKey) -> int:
+        seed = self._seeds[key.scope] if key.scope > 0 else 0
+        return _scramble(seed, key.dev, key.ino)
+
+    def _free_number(self, key: NodeKey) -> int:
+        number = self._natural_number(key)
+        while number in self._by_number:
+            number = _next_number(number)
+        return number
+
+    def _insert(self, node: Node) -> None:
+        assert node.key is not None
+        self._by_number[node.number] = node
+        if node.number != self._natural_number(node.key):
+            self._displaced[node.key] = node
+
+    def _unkey(self, node: Node) -> None:
+        if node.key is not None and self._displaced.get(node.key) is node:
+            del self._displaced[node.key]
+
+    def _retire(self, node: Node) -> None:
+        self._unkey(node)
+        node.key = _GONE
+
+    def _drop_if_unused(self, node: Node) -> Node | None:
+        if node.lookups or self._by_number.get(node.number) is not node:
+            return None
+        del self._by_number[node.number]
+        self._unkey(node)
+        return node
+
+
+_DIRECTORY = 0o040000
+_GONE = NodeKey(-1, -1)
+
+
+def _is_same(node: Node, status: HostStat) -> bool:
+    """Whether the inode number still means what it meant: numbers are used again."""
+    return node.file_type == status.file_type and node.birth_ns == status.birth_ns
+
+
+def _refuse_circle(node: Node, parent: Node) -> None:
+    """Raise ELOOP where the directory *node*, as known here, lies above *parent*.
+
+    Both were moved behind our back, by the host or through another preopen, and what is known of
+    them is partly out of date. The kernel answers ELOOP too where a lookup contradicts its tree.
+    """
+    at: Node | None = parent
+    while at is not None:
+        if at is node:
+            raise eloop()
+        at = at.parent
+
+
+def _scramble(seed: int, dev: int, ino: int) -> int:
+    """Spread (dev, ino) over 53 bits; two numbers rarely meet, and `_free_number` parts them."""
+    word = (ino * 0x9E3779B97F4A7C15 + dev * 0xC2B2AE3D27D4EB4F + seed) & _WORD
+    word = ((word ^ (word >> 32)) * 0xD6E8FEB86659FD93) & _WORD
+    number = (word ^ (word >> 32)) & (NUMBER_LIMIT - 1)
+    return number if number > ROOT_NUMBER else number + 2
+
+
+def _next_number(number: int) -> int:
+    return number + 1 if number + 1 < NUMBER_LIMIT else 2
+
+
+def _seed(kind: bytes, text: bytes) -> int:
+    digest = hashlib.blake2b(text, digest_size=8, person=kind).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _path_number(path: tuple[bytes, ...]) -> int:
+    return _scramble(_seed(b"path", b"/".join(path)), 0, 0)
