@@ -1,0 +1,1 @@
+"""The only room that knows the FUSE protocol: types, errno, hand-off to threads, caching."""
