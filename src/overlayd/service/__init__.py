@@ -1,0 +1,1 @@
+"""A running mount: from the request to the last unmount."""

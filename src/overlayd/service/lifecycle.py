@@ -1,0 +1,249 @@
+"""One mount's life: mount, say so, serve, and leave.
+
+Clean exit: SIGTERM, SIGINT and SIGHUP, the end of the process that *lifeline* belongs to, and an
+unmount from outside. The mount is then detached at once, busy or not; what guests have under way
+is answered for up to `_GRACE_SECONDS`. Crash: an exception out of the request loop is a defect of
+overlayd; the mount stays and answers ENOTCONN, because a directory that suddenly is empty would be
+worse for whoever writes into it. The next `mount` on that target clears it.
+"""
+
+import logging
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pyfuse3
+import trio
+
+from overlayd.core.overlay import Overlay
+from overlayd.errors import OverlaydError
+from overlayd.host import fs
+from overlayd.host.mounts import Mount, mount_at
+from overlayd.host.sources import Source
+from overlayd.kernel.operations import Operations
+from overlayd.service.mount_options import fuse_options
+from overlayd.service.plan import MountPlan
+from overlayd.service.registry import Record, Registration
+from overlayd.service.target import prepare_target, take_down
+from overlayd.table.guest_path import printable
+
+log = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 5.0
+_MAX_TASKS = 256
+_STOP_SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+
+
+def serve(plan: MountPlan, ready: Callable[[], None], lifeline: int | None = None) -> None:
+    """Mount *plan*, call *ready* once the namespace answers, and serve until it is to end.
+
+    *lifeline* is the read end of a pipe whose other end closes when the owner dies. Raises
+    OverlaydError, leaving no mount behind, where it cannot be mounted.
+    """
+    os.umask(0)  # the kernel has applied the caller's; ours must not come on top
+    overlay = Overlay(plan.table, plan.sources, plan.rules, _raise_descriptor_limit())
+    prepare_target(
+        plan.target,
+        replace=plan.replace,
+        allow_nonempty="nonempty" in plan.mount_options,
+    )
+    stop_signals = _take_over_signals()
+    try:
+        with _session(plan, overlay) as mount:
+            trio.run(_serve, mount, plan.target, ready, lifeline, stop_signals)
+    except* OverlaydError as group:
+        raise _first(group) from None
+
+
+def _take_over_signals() -> frozenset[signal.Signals]:
+    """The signals that end the serving, held back until somebody listens for them.
+
+    Between the mount and the loop that serves it, and after that loop, one would end this process
+    and leave a dead mount. One that is ignored would be lost, as SIGINT is for what a script starts
+    in the background; SIGHUP stays ignored where it is, since that is what nohup(1) is for.
+    """
+    signals = set(_STOP_SIGNALS)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signals.remove(signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    for number in signals:
+        signal.signal(number, signal.SIG_DFL)
+    return frozenset(signals)
+
+
+def _first(group: BaseExceptionGroup[OverlaydError]) -> OverlaydError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, OverlaydError)
+    return error
+
+
+def _raise_descriptor_limit() -> int:
+    """Use every descriptor we may; how many of them the cache of directories gets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return max(32, min(soft // 4, 4096))
+
+
+# -- the session --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _session(plan: MountPlan, overlay: Overlay) -> Iterator[Mount]:
+    """The FUSE session and the record of it, taken down at the end of the block."""
+    _mount(plan, Operations(overlay, plan.cache, plan.errors))
+    mount = mount_at(plan.target)
+    registration = None
+    crashed = False
+    try:
+        if mount is None:
+            raise OverlaydError(f"target {printable(plan.target)} vanished while it was mounted")
+        overlay.namespace.own_device = mount.dev
+        registration = Registration(_record(plan, mount))
+        yield mount
+    except BaseExceptionGroup as group:
+        crashed = group.split(OverlaydError)[1] is not None
+        raise
+    finally:
+        if mount is not None and not crashed:
+            take_down(plan.target, mount)
+        pyfuse3.close(unmount=False)
+        if registration is not None:
+            registration.remove()
+        if plan.remove_target and not crashed:
+            with suppress(OSError):
+                os.rmdir(plan.target)
+
+
+def _record(plan: MountPlan, mount: Mount) -> Record:
+    return Record(
+        target=os.fsdecode(mount.mount_point),
+        device=mount.dev,
+        pid=os.getpid(),
+        preopens=[str(preopen) for preopen in plan.table.preopens],
+    )
+
+
+def _mount(plan: MountPlan, operations: Operations) -> None:
+    """Mount through libfuse; what it prints about a failure becomes our one line."""
+    _check_device()
+    hosts = [_present_path(source) for source in plan.sources]
+    options = fuse_options(plan.mount_options, hosts, allow_other=plan.allow_other)
+    with open(os.memfd_create("libfuse"), "w+b") as said, _stderr_into(said.fileno()):
+        try:
+            pyfuse3.init(operations, os.path.abspath(plan.target), options)
+        except (RuntimeError, UnicodeEncodeError) as error:
+            said.seek(0)
+            words = " ".join(said.read().decode(errors="replace").split())
+            raise OverlaydError(
+                f"{printable(plan.target)} cannot be mounted: {words or error}"
+            ) from None
+
+
+def _present_path(source: Source) -> str:
+    try:
+        return os.fsdecode(fs.present_path(source.fd))
+    except OSError:  # longer than PATH_MAX
+        return source.preopen.host
+
+
+def _check_device() -> None:
+    """Say what is missing before libfuse does so in its own words."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise OverlaydError(
+            "no FUSE device: /dev/fuse is missing; load the module (modprobe fuse),"
+            " or give the container the device (--device /dev/fuse)"
+        ) from None
+    except OSError as error:
+        raise OverlaydError(
+            f"/dev/fuse cannot be opened: {(error.strerror or '').lower()};"
+            " run as root, or give the container the device (--device /dev/fuse)"
+        ) from None
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise OverlaydError(
+            "mounting needs root, or fusermount3 (Debian package fuse3), which is not installed"
+        )
+
+
+@contextmanager
+def _stderr_into(fd: int) -> Iterator[None]:
+    saved = os.dup(2)
+    os.dup2(fd, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+# -- serving ------------------------------------------------------------------------------------
+
+
+async def _serve(
+    mount: Mount,
+    target: str,
+    ready: Callable[[], None],
+    lifeline: int | None,
+    stop_signals: frozenset[signal.Signals],
+) -> None:
+    async with trio.open_nursery() as nursery:
+        stop = _Stopper(mount, target, nursery.cancel_scope)
+        nursery.start_soon(stop.on_signal, stop_signals)
+        if lifeline is not None:
+            nursery.start_soon(stop.on_hangup, lifeline)
+        nursery.start_soon(_announce, target, ready)
+        await pyfuse3.main(max_tasks=_MAX_TASKS)
+        nursery.cancel_scope.cancel()
+
+
+async def _announce(target: str, ready: Callable[[], None]) -> None:
+    """Call *ready* when a request has gone all the way through the kernel to us and back."""
+    try:
+        await trio.to_thread.run_sync(os.stat, target, abandon_on_cancel=True)
+    except OSError as error:
+        raise OverlaydError(
+            f"{printable(target)} was mounted but does not answer: {error.strerror}"
+        ) from None
+    log.info("serving %s", printable(target))
+    ready()
+
+
+class _Stopper:
+    """Ends the serving: the mount goes at once, requests under way get a little time."""
+
+    def __init__(self, mount: Mount, target: str, scope: trio.CancelScope) -> None:
+        self._mount = mount
+        self._target = target
+        self._scope = scope
+
+    async def on_signal(self, stop_signals: frozenset[signal.Signals]) -> None:
+        """Wait for one of the signals that end a daemon, which are blocked so far."""
+        with trio.open_signal_receiver(*stop_signals) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
+            try:
+                async for number in signals:
+                    await self._stop(signal.Signals(number).name)
+            finally:
+                signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
+
+    async def on_hangup(self, lifeline: int) -> None:
+        """Wait for the process at the other end of *lifeline* to go."""
+        await trio.lowlevel.wait_readable(lifeline)
+        await self._stop("the end of the process it was mounted for")
+
+    async def _stop(self, reason: str) -> None:
+        log.info("unmounting %s: %s", printable(self._target), reason)
+        self._scope.deadline = trio.current_time() + _GRACE_SECONDS
+        try:
+            await trio.to_thread.run_sync(take_down, self._target, self._mount)
+        except OverlaydError as error:
+            log.error("%s", error)
+        pyfuse3.terminate()

@@ -1,0 +1,170 @@
+"""Which mounts of this user are live: one locked record per mount, in the runtime directory.
+
+The daemon holds a lock on its record for as long as it lives, so a record left by a killed daemon
+tells itself: it is not locked. Whoever wants to know when a daemon has gone waits for the lock.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import stat
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from overlayd.errors import OverlaydError
+from overlayd.table.guest_path import printable
+
+_POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a live mount tells about itself."""
+
+    target: str
+    device: int
+    pid: int
+    preopens: list[str]
+
+
+def runtime_directory() -> Path:
+    """Where records lie: `$OVERLAYD_RUNTIME_DIR`, else /run/overlayd, else the user's own.
+
+    Raises OverlaydError for a relative one, which would mean another place to each process.
+    """
+    override = os.environ.get("OVERLAYD_RUNTIME_DIR")
+    if override:
+        if not os.path.isabs(override):
+            raise OverlaydError(
+                f"OVERLAYD_RUNTIME_DIR={printable(override)}: give an absolute path"
+            )
+        return Path(override)
+    if os.geteuid() == 0:
+        return Path("/run/overlayd")
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base, "overlayd") if base else Path(f"/tmp/overlayd-{os.getuid()}")
+
+
+class Registration:
+    """This daemon's own record; remove it when the mount is gone."""
+
+    def __init__(self, record: Record) -> None:
+        """Write the record, locked from the moment it can be seen; sweep those of the dead.
+
+        Raises OverlaydError where the runtime directory cannot be used.
+        """
+        directory = _own_directory()
+        self._path = directory / f"{record.device}.json"
+        # Not written in place: the daemon that had this device number may not be quite gone.
+        unfinished = directory / f"{record.pid}.new"
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            _sweep(directory)
+            self._fd = os.open(unfinished, flags, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(self._fd, json.dumps(asdict(record)).encode())
+            os.rename(unfinished, self._path)
+        except OSError as error:
+            raise _unusable(directory, error) from None
+
+    def remove(self) -> None:
+        """Take the record back. The lock goes with this process, which is what waiters wait for."""
+        _remove_own(self._path, self._fd)
+
+
+def _remove_own(path: Path, fd: int) -> None:
+    """Unlink *path* if it still is the file that is open as *fd*."""
+    with suppress(OSError):
+        if os.path.samestat(os.lstat(path), os.fstat(fd)):
+            os.unlink(path)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove records whose daemons were killed: nothing holds a lock on them."""
+    for path in directory.glob("*.json"):
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                _remove_own(path, fd)
+            finally:
+                os.close(fd)
+    for path in directory.glob("*.new"):  # killed while it wrote; not yet locked means nothing
+        if not os.path.exists(f"/proc/{path.stem}"):
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def _own_directory() -> Path:
+    directory = runtime_directory()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = os.lstat(directory)
+    except OSError as error:
+        raise _unusable(directory, error) from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise OverlaydError(
+            f"runtime directory {printable(str(directory))} belongs to somebody else;"
+            " set OVERLAYD_RUNTIME_DIR to a directory of your own"
+        )
+    return directory
+
+
+def _unusable(directory: Path, error: OSError) -> OverlaydError:
+    return OverlaydError(
+        f"runtime directory {printable(str(directory))}: {(error.strerror or '').lower()};"
+        " set OVERLAYD_RUNTIME_DIR to a directory of your own"
+    )
+
+
+def has_record(device: int) -> bool:
+    """Whether a daemon of this user serves *device*, or did until it was killed."""
+    return _record_path(device).exists()
+
+
+def _record_path(device: int) -> Path:
+    return runtime_directory() / f"{device}.json"
+
+
+class DaemonWatch:
+    """Waits for the daemon behind a mount to go; begin before the mount is taken down."""
+
+    def __init__(self, device: int) -> None:
+        self._fd: int | None = None
+        self._path = _record_path(device)
+        with suppress(FileNotFoundError, PermissionError):  # none, or another user's mount
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the daemon went within *seconds*; True where none has left a record."""
+        deadline = time.monotonic() + seconds
+        while self._fd is not None and not self._is_gone():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        if self._fd is not None:
+            _remove_own(self._path, self._fd)  # a killed daemon leaves it
+            os.close(self._fd)
+            self._fd = None
+        return True
+
+    def stop(self) -> None:
+        """Tell the daemon to end, if it still lives."""
+        if self._fd is None:
+            return
+        with suppress(ProcessLookupError):
+            process = os.pidfd_open(json.loads(os.pread(self._fd, 1 << 20, 0))["pid"])
+            if not self._is_gone():  # so the number was, and is, that of the daemon
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+            os.close(process)
+
+    def _is_gone(self) -> bool:
+        assert self._fd is not None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
