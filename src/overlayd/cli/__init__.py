@@ -1,0 +1,1 @@
+"""What people type; nothing else prints or exits."""

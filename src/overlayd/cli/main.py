@@ -1,0 +1,100 @@
+"""The `overlayd` command: dispatch, and the one place where errors become a line and a status."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+import click
+
+from overlayd import __version__
+from overlayd.errors import OverlaydError, UsageError
+from overlayd.table.guest_path import printable
+
+_COMMANDS = {
+    "mount": "Mount the namespace on TARGET and leave a daemon.",
+    "umount": "Unmount TARGET and wait until its daemon has gone.",
+    "run": "Mount, run COMMAND with the namespace, unmount.",
+    "check": "Show what the preopens amount to; mounts nothing.",
+    "explain": "Say what provides a guest path, and whether it is writable.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module only when it is the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = __import__(f"overlayd.cli.{cmd_name}", fromlist=["command"])
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="overlayd")
+def cli() -> None:
+    """One real mount namespace out of several WASI preopens.
+
+    overlayd turns a list of --dir HOST::GUEST[::ro] into one directory, to be handed to a runtime
+    as its single --dir TARGET::/. Nested mounts truly mask; read-only holds.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line; exit 0 done, 1 it failed, 2 the command line is wrong."""
+    _start_afresh()
+    sys.exit(_run())
+
+
+def _start_afresh() -> None:
+    """Undo what a caller may have left us with: closed streams, blocked and ignored signals.
+
+    A source must not be opened as descriptor 1, and we wait for children and for signals.
+    """
+    with suppress(OSError):  # a machine without /dev/null
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(number, True)
+        os.close(number)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(
+        signal.SIG_UNBLOCK, (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    )
+
+
+def _run() -> int:
+    try:
+        status = cli.main(prog_name="overlayd", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except OverlaydError as error:
+        return _complain(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_code
+    except click.UsageError as error:
+        hint = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
+        words = " ".join(error.format_message().split()).rstrip(".")
+        return _complain(words[:1].lower() + words[1:] + hint, UsageError.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _complain("interrupted", OverlaydError.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return OverlaydError.exit_code
+    except OSError as error:  # the output's disk is full, for one
+        return _complain((error.strerror or str(error)).lower(), OverlaydError.exit_code)
+
+
+def _complain(words: str, status: int) -> int:
+    click.echo(f"overlayd: error: {printable(words)}", err=True)
+    return status

@@ -1,0 +1,50 @@
+"""overlayd mount."""
+
+from typing import Any
+
+import click
+
+from overlayd.cli.options import Request, absolute_target, daemon_options, table_options
+from overlayd.cli.planning import log_setup, make_plan
+from overlayd.service.target import clear_dead_mount
+
+
+@click.command("mount")
+@table_options
+@daemon_options
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground and serve.")
+@click.option("--replace", is_flag=True, help="Take the place of a live overlayd mount on TARGET.")
+@click.option(
+    "-o",
+    "mount_options",
+    multiple=True,
+    metavar="OPTION[,OPTION...]",
+    help="Options of mount(8): ro, noatime, dev, suid, fsname=, subtype=, nonempty, ...",
+)
+@click.argument("target", required=False)
+def command(
+    target: str | None,
+    foreground: bool,
+    replace: bool,
+    mount_options: tuple[str, ...],
+    **shared: Any,
+) -> None:
+    """Mount the namespace on TARGET; returns when it is live, leaving a daemon.
+
+    A dead overlayd mount on TARGET is cleared first.
+    """
+    request = Request(**shared).with_config()
+    where = absolute_target(target, request)
+    request.table()  # what is wrong with the words is said before anything is touched
+    clear_dead_mount(where)  # now: a source may be the target itself
+    plan = make_plan(request, where, replace=replace, mount_options=mount_options)
+    set_up_logging = log_setup(request, background=not foreground)
+    if foreground:
+        from overlayd.service.lifecycle import serve
+
+        set_up_logging()
+        serve(plan, ready=lambda: None)
+        return
+    from overlayd.service.background import start_daemon
+
+    start_daemon(plan, set_up_logging)

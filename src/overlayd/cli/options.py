@@ -1,0 +1,170 @@
+"""Options that several commands share, and the plan they add up to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+import click
+
+from overlayd.core.types import Rules, SymlinkMode
+from overlayd.errors import UsageError
+from overlayd.host.locations import Locator
+from overlayd.host.mounts import resolve_mount_point
+from overlayd.host.sources import Source, open_sources
+from overlayd.kernel.cache import CachePolicy
+from overlayd.table.aliases import find_aliases, refuse_conflicts
+from overlayd.table.config import ConfigFile, config_preopens, read_config
+from overlayd.table.guest_path import printable
+from overlayd.table.mount_tree import MountTable, build_table
+from overlayd.table.preopen import parse_preopen
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_FILE = ConfigFile()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the shared options and the configuration file ask for, the options first."""
+
+    dirs: tuple[str, ...] = ()
+    config_path: str | None = None
+    config: ConfigFile = _NO_FILE
+    alias: str | None = None
+    symlinks: str | None = None
+    errors: str | None = None
+    cache: str | None = None
+    allow_other: bool | None = None
+    log_level: str | None = None
+    log_format: str | None = None
+    log_file: str | None = None
+
+    def with_config(self) -> "Request":
+        """The same with the configuration file read. Raises UsageError where it is wrong."""
+        if self.config_path is None:
+            return self
+        return replace(self, config=read_config(self.config_path))
+
+    def setting(self, name: str, default: Any) -> Any:
+        """The option *name* as given, else as the file says, else *default*."""
+        for source in (self, self.config):
+            value = getattr(source, name)
+            if value is not None:
+                return value
+        return default
+
+    def table(self) -> MountTable:
+        """The mount table. Raises UsageError."""
+        preopens = [parse_preopen(text) for text in self.dirs]
+        if self.config_path is not None:
+            preopens += config_preopens(self.config, self.config_path)
+        return build_table(preopens)
+
+    def cache_policy(self) -> CachePolicy:
+        """What the kernel may keep. Raises UsageError."""
+        try:
+            return CachePolicy.parse(str(self.setting("cache", "coherent")))
+        except ValueError:
+            origin = (
+                f"--cache {self.cache}" if self.cache is not None else f"{self.config_path}: cache"
+            )
+            raise UsageError(
+                f"{printable(origin)}: give coherent, none, or a number of seconds up to 86400"
+            ) from None
+
+    def rules(self) -> Rules:
+        """How the namespace behaves."""
+        return Rules(symlinks=cast(SymlinkMode, self.setting("symlinks", "rebase")))
+
+
+def open_table(request: Request) -> tuple[MountTable, tuple[Source, ...]]:
+    """The table and its opened sources. Raises UsageError, for a refused alias too."""
+    request.cache_policy()  # every command tells what is wrong with the settings
+    table = request.table()
+    sources = open_sources(table)
+    if request.setting("alias", "ro-wins") == "refuse":
+        refuse_conflicts(find_aliases(table, Locator(table, sources).parts))
+    return table, sources
+
+
+def table_options(command: F) -> F:
+    """--dir, --config and what decides how the namespace behaves."""
+    for option in reversed(
+        (
+            click.option(
+                "--dir",
+                "dirs",
+                multiple=True,
+                metavar="HOST[::GUEST[::ro|rw]]",
+                help="Attach the host directory (or file) HOST at GUEST. Repeatable.",
+            ),
+            click.option(
+                "--config",
+                "config_path",
+                metavar="FILE",
+                help="Read a TOML file; --dir adds to it.",
+            ),
+            click.option(
+                "--alias",
+                type=click.Choice(("ro-wins", "refuse")),
+                help="Where one host directory is shown ro and rw: ro everywhere (the default),"
+                " or refuse.",
+            ),
+            click.option(
+                "--symlinks",
+                type=click.Choice(("rebase", "verbatim")),
+                help="What readlink returns. Default: rebase, into the namespace.",
+            ),
+            click.option(
+                "--errors",
+                type=click.Choice(("posix", "wasi")),
+                help="wasi answers EPERM for EROFS, which wasmtime turns into EIO. Default: posix.",
+            ),
+            click.option(
+                "--cache",
+                metavar="coherent|none|SECONDS",
+                help="What the kernel may keep, and how long. Default: coherent.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def daemon_options(command: F) -> F:
+    """What concerns the daemon behind a mount."""
+    for option in reversed(
+        (
+            click.option(
+                "--allow-other/--no-allow-other",
+                default=None,
+                help="Let other users in, with ordinary permission checks.",
+            ),
+            click.option(
+                "--log-level",
+                type=click.Choice(("debug", "info", "warning", "error")),
+                help="Default: info.",
+            ),
+            click.option(
+                "--log-format", type=click.Choice(("text", "json")), help="Default: text."
+            ),
+            click.option("--log-file", metavar="FILE", help="Write the log there."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def absolute_target(target: str | None, request: Request) -> str:
+    """The target from the command line or the file, absolute. Raises UsageError."""
+    chosen = target if target is not None else request.config.target
+    if not chosen:
+        raise UsageError("no target: name a directory to mount on, or set target in the file")
+    if "\0" in chosen:
+        raise UsageError("the target holds a NUL byte; no path can hold one")
+    try:
+        return resolve_mount_point(chosen)
+    except OSError as error:  # a relative path, and the working directory is gone
+        raise UsageError(
+            f"target {printable(chosen)}: {(error.strerror or '').lower()}; give an absolute path"
+        ) from None

@@ -1,0 +1,86 @@
+"""overlayd run."""
+
+import os
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from overlayd.cli.options import Request, daemon_options, table_options
+from overlayd.cli.planning import log_setup, make_plan
+from overlayd.errors import OverlaydError
+from overlayd.host.mounts import mount_at
+from overlayd.kernel.operations import ErrorStyle
+from overlayd.service.background import start_daemon
+from overlayd.service.child import run_child
+from overlayd.service.plan import MountPlan
+from overlayd.service.registry import DaemonWatch
+from overlayd.service.target import take_down
+
+_WAIT_SECONDS = 10.0
+_PLACEHOLDER = "{}"
+
+
+@click.command("run", context_settings={"ignore_unknown_options": False})
+@table_options
+@daemon_options
+@click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True)
+def command(arguments: tuple[str, ...], **shared: Any) -> int:
+    """Mount at a private target, run COMMAND, unmount, and exit with COMMAND's status.
+
+    {} in COMMAND's arguments becomes the target, which is also in $OVERLAYD_TARGET. Put -- before
+    COMMAND. 128+N is the status for a COMMAND that signal N ended.
+    """
+    request = Request(**shared).with_config()
+    style: ErrorStyle = "wasi" if os.path.basename(arguments[0]) == "wasmtime" else "posix"
+    _unwind_on_signals()
+    target = _make_target()
+    try:
+        plan = make_plan(request, target, default_errors=style, remove_target=True)
+        lifeline = start_daemon(plan, log_setup(request, background=True), lifeline=True)
+        try:
+            return run_child(
+                [word.replace(_PLACEHOLDER, target) for word in arguments],
+                {**os.environ, "OVERLAYD_TARGET": target},
+            )
+        finally:
+            _leave(plan, lifeline)
+    finally:
+        with suppress(OSError):
+            os.rmdir(target)
+
+
+def _unwind_on_signals() -> None:
+    """Have SIGTERM and SIGHUP remove what was made so far, as SIGINT does, and not just end us."""
+
+    def unwind(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # ignored under nohup(1)
+            signal.signal(number, unwind)
+
+
+def _make_target() -> str:
+    try:
+        return tempfile.mkdtemp(prefix="overlayd-")
+    except OSError as error:
+        raise OverlaydError(
+            f"no temporary directory to mount on: {(error.strerror or '').lower()};"
+            " set TMPDIR to a directory that can be written"
+        ) from None
+
+
+def _leave(plan: MountPlan, lifeline: int | None) -> None:
+    """Unmount, busy or not, and see the daemon off."""
+    mount = mount_at(plan.target)
+    daemon = DaemonWatch(mount.dev) if mount is not None else None
+    if mount is not None:
+        take_down(plan.target, mount)
+    if lifeline is not None:
+        os.close(lifeline)
+    if daemon is not None and not daemon.wait(_WAIT_SECONDS):
+        raise OverlaydError("COMMAND has ended, but the daemon is still busy with requests")
