@@ -1,0 +1,31 @@
+"""Settings and fixtures that every level of tests shares."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+# Examples that touch a real file system take as long as the machine lets them.
+settings.register_profile("overlayd", deadline=None)
+settings.load_profile("overlayd")
+
+# What a script starts in the background has SIGINT ignored, and under nohup SIGHUP; the daemons of
+# the tests would inherit that.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
+
+
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    """The daemon's own setting: the kernel has applied the caller's umask already."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
