@@ -1,0 +1,5 @@
+"""Fixtures of the tests on aliases."""
+
+from support.isolation import open_path, runtime_directory
+
+__all__ = ["open_path", "runtime_directory"]

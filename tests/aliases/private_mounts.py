@@ -1,0 +1,58 @@
+"""Host mounts that nobody else sees: made in a process of their own, gone when it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from support.processes import in_child
+
+T = TypeVar("T")
+
+_CLONE_NEWNS = 0x20000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = [*(ctypes.c_char_p,) * 3, ctypes.c_ulong, ctypes.c_char_p]
+
+
+def in_private_mounts(function: Callable[[], T], *, seconds: float = 60) -> T:
+    """What FUNCTION returns in a child whose mounts, and those it makes, are its own."""
+    return in_child(lambda: _apart(function), seconds=seconds)
+
+
+def _apart(function: Callable[[], T]) -> T:
+    _check(_libc.unshare(_CLONE_NEWNS))
+    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
+    return function()
+
+
+def bind(source: Path, target: Path) -> None:
+    """`mount --bind`; TARGET is made, a file where SOURCE is one."""
+    if source.is_dir():
+        target.mkdir(exist_ok=True)
+    else:
+        target.touch()
+    _check(_libc.mount(bytes(source), bytes(target), None, _MS_BIND, None))
+
+
+def mount_tmpfs(target: Path) -> None:
+    """A file system of its own on TARGET, which is made."""
+    target.mkdir(exist_ok=True)
+    _check(_libc.mount(b"tmpfs", bytes(target), b"tmpfs", 0, b"mode=755"))
+
+
+def mount_overlay(target: Path, lower: Path, upper: Path, work: Path, options: str = "") -> None:
+    """An overlayfs on TARGET, which is made."""
+    target.mkdir(exist_ok=True)
+    settings = f"lowerdir={lower},upperdir={upper},workdir={work}{options}"
+    _check(_libc.mount(b"overlay", bytes(target), b"overlay", 0, settings.encode()))
+
+
+def _check(result: int) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
