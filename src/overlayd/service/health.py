@@ -1,0 +1,50 @@
+"""Whether a mount answers: a request that goes through the kernel to the daemon and back."""
+
+import errno
+import os
+import threading
+
+from overlayd.host.mounts import mount_at
+from overlayd.service.target import is_ours
+from overlayd.table.guest_path import NAME_MAX
+
+# The kernel passes on names of up to 1024 bytes (FUSE_NAME_MAX, fs/fuse/fuse_i.h) and remembers no
+# answer to one that is too long: only the daemon can say so, and it asks no source about it.
+_PROBE = "." * (NAME_MAX + 1)
+
+
+def unhealthy(target: str, seconds: float) -> str | None:
+    """Why the overlayd mount on *target* is not well, in words; None if it answered in time.
+
+    Never hangs: what does not answer within *seconds* is left behind in a thread of its own.
+    """
+    mount = mount_at(target)
+    if mount is None:
+        return "is not mounted"
+    if not is_ours(mount):
+        return f"holds a {mount.fs_type} mount, which is none of overlayd's"
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(ask(target)), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    if not answers:
+        return f"did not answer within {seconds:g} s"
+    if answers[0] == errno.ENOTCONN:
+        return "is dead: its daemon is gone; mount again, or clear it with overlayd umount"
+    if answers[0] == errno.EACCES:
+        return "may be looked at only by the user who mounted it (--allow-other lets others in)"
+    return None if answers[0] == errno.ENAMETOOLONG else os.strerror(answers[0]).lower()
+
+
+def ask(target: str) -> int:
+    """The errno of one request that only the daemon can answer: ENAMETOOLONG if it does."""
+    try:
+        # By descriptor: a long path to the target must not make the name too long all by itself.
+        top = os.open(target, os.O_PATH | os.O_CLOEXEC)
+        try:
+            os.stat(_PROBE, dir_fd=top, follow_symlinks=False)
+        finally:
+            os.close(top)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
