@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overlayd.core import nodes as nodes_module
+from overlayd.core.assembly import Position, path_seed
 from overlayd.core.nodes import NUMBER_LIMIT, ROOT_NUMBER, Node, NodeKey, NodeTable
 from overlayd.host.fs import HostStat
-from overlayd.table.mount_tree import MountTable, build_table
-from overlayd.table.preopen import parse_preopen
-from support.core_guest import fails
+from support.core_guest import fails, make_overlay
 
 FILE, DIRECTORY = 0o100644, 0o040755
 
 
-def mount_table() -> MountTable:
-    return build_table(parse_preopen(text) for text in ("/1::/", "/2::/a", "/3::/s/t"))
+ONE, OTHER = path_seed(b"mount", ()), path_seed(b"mount", (b"a",))
 
 
-def node_table(*guests: bytes) -> NodeTable:
-    return NodeTable(guests or (b"", b"a", b"s/t"), mount_table().root)
+def tree() -> Position:
+    """The positions of a table with mount points at /, /a and /s/t."""
+    below = Position((b"s", b"t"), None, {})
+    above = Position((b"s",), None, {b"t": below})
+    return Position((), None, {b"a": Position((b"a",), None, {}), b"s": above})
+
+
+def node_table() -> NodeTable:
+    return NodeTable(tree())
 
 
 def status(mode: int = FILE, birth_ns: int = 1, dev: int = 9, ino: int = 7) -> HostStat:
@@ -55,13 +61,14 @@ def test_the_root_is_number_one_and_always_there() -> None:
 
 def test_numbers_are_the_same_after_a_remount() -> None:
     def numbers() -> list[int]:
-        table, tree = node_table(), mount_table().root
-        branch = tree.children[b"s"].children[b"t"]
+        root = tree()
+        table = NodeTable(root)
+        position = root.children[b"s"].children[b"t"]
         return [
             obtain(table).number,
-            table.obtain(NodeKey(9, 5, 1), status(DIRECTORY), 0).number,
-            table.obtain(NodeKey(9, 5, 2), status(DIRECTORY), 1).number,
-            table.obtain_branch(branch, branch.mount).number,
+            table.obtain(NodeKey(9, 5, ONE), status(DIRECTORY), None).number,
+            table.obtain(NodeKey(9, 5, OTHER), status(DIRECTORY), None).number,
+            table.obtain_position(position, None).number,
             table.obtain_empty(table.root, b"target").number,
         ]
 
@@ -70,21 +77,23 @@ def test_numbers_are_the_same_after_a_remount() -> None:
     assert len(set(first)) == len(first)
 
 
-def test_numbers_of_one_mount_do_not_depend_on_the_others() -> None:
+def test_numbers_of_one_mount_do_not_depend_on_the_others(tmp_path: Path) -> None:
     """A preopen more changes every index; the guest path keeps the numbers."""
-    few, many = node_table(b"", b"b"), node_table(b"", b"a", b"b")
-    key_in_few, key_in_many = NodeKey(9, 5, 2), NodeKey(9, 5, 3)
-    assert (
-        few.obtain(key_in_few, status(DIRECTORY), 1).number
-        == many.obtain(key_in_many, status(DIRECTORY), 2).number
-    )
+
+    def number(*dirs: str) -> int:
+        overlay = make_overlay(*dirs)
+        return overlay.names.lookup(overlay.names.lookup(ROOT_NUMBER, b"b").number, b"sub").number
+
+    (tmp_path / "sub").mkdir()
+    few = number(f"{tmp_path}::/", f"{tmp_path}::/b")
+    assert few == number(f"{tmp_path}::/", f"{tmp_path}::/a", f"{tmp_path}::/b")
 
 
 def test_names_of_one_file_share_a_node_and_mounts_of_one_directory_do_not() -> None:
     table = node_table()
     assert obtain(table) is obtain(table)
-    one = table.obtain(NodeKey(9, 5, 1), status(DIRECTORY), 0)
-    other = table.obtain(NodeKey(9, 5, 2), status(DIRECTORY), 1)
+    one = table.obtain(NodeKey(9, 5, ONE), status(DIRECTORY), None)
+    other = table.obtain(NodeKey(9, 5, OTHER), status(DIRECTORY), None)
     assert one is not other
     assert one.number != other.number
 
@@ -105,7 +114,7 @@ def collisions(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_colliding_objects_stay_apart() -> None:
     table = node_table()
     made = [obtain(table, ino) for ino in range(5)]
-    made.append(table.obtain_branch(mount_table().root.children[b"s"], None))
+    made.append(table.obtain_position(tree().children[b"s"], None))
     for name in (b"x", b"y"):
         made.append(table.obtain_empty(table.root, name))
         table.place(made[-1], table.root, name)
@@ -229,7 +238,7 @@ def test_names_come_and_go() -> None:
 
 def test_a_directory_has_one_name_and_remembers_its_parent() -> None:
     table = node_table()
-    node = table.obtain(NodeKey(9, 5, 1), status(DIRECTORY), 0)
+    node = table.obtain(NodeKey(9, 5, ONE), status(DIRECTORY), None)
     table.place(node, table.root, b"one")
     table.place(node, table.root, b"two")
     assert [place.name for place in node.places] == [b"two"]

@@ -144,7 +144,7 @@ class Access:
         space = self._namespace
         newest = True
         for mount, place in zip(space.mounts_of(node), node.places or (None,), strict=False):
-            if mount is not None and space.table.preopens[mount].read_only:
+            if mount is not None and mount.read_only:
                 if place is None or node.other_places is None or space.is_still_at(node, place):
                     return _because_of(newest, place, space)
                 space.nodes.displace(node, *place)
@@ -153,15 +153,14 @@ class Access:
 
     def is_behind_read_only(self, node: Node) -> bool:
         """Whether *node* is known through a read-only preopen; looks at no other name."""
-        preopens = self._namespace.table.preopens
         mounts = self._namespace.mounts_of(node)
-        return any(mount is not None and preopens[mount].read_only for mount in mounts)
+        return any(mount is not None and mount.read_only for mount in mounts)
 
     def _note(self, operation: str, node: Node, denied: Denied, caller: Caller) -> None:
         space = self._namespace
         mounts = space.mounts_of(node)
         mount = mounts[0] if mounts else None
-        source = "no preopen" if mount is None else str(space.table.preopens[mount])
+        source = "no preopen" if mount is None else str(mount.preopen)
         guest = show(space.guest_path(node))
         self.denials.note(operation, guest, source, denied.kind, denied.reason, caller)
 

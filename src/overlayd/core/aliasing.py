@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from overlayd.core.assembly import Assembly
 from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import Judgement, Node
 from overlayd.core.types import INDEX
@@ -46,7 +47,8 @@ class _Basis(NamedTuple):
     """What every judgement rests on, next to the place of what is judged."""
 
     own_device: int | None
-    sources: tuple[bytes, ...]
+    assembly: Assembly
+    paths: tuple[bytes, ...]
     """Where the read-only sources lie."""
     mounts: bytes
     """The table of mounts."""
@@ -83,19 +85,17 @@ class Aliasing:
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
-        self._read_only = [source for source in namespace.sources if source.preopen.read_only]
         self._lock = threading.Lock()
         self._watch = MountWatch()
         self._generation = 0
         self._basis: _Basis | None = None
         self._mounts_are_old = True
-        self._index_skips: int | None = None
 
     # -- judging --------------------------------------------------------------------------------
 
     def directory(self, node: Node, fd: fs.Fd) -> str | None:
         """Why nothing in the directory *fd*, known as *node*, may change; None if it may."""
-        if not self._read_only:
+        if not self._namespace.assembly.read_only:
             return None
         judged: int | None = None
         while True:  # not by recursion: directories nest deeper than Python's stack
@@ -119,7 +119,7 @@ class Aliasing:
         *status* must have been asked of *fd*, after it was opened. May walk what is shown
         read-only: raises WouldBlock where this thread may not wait.
         """
-        if not self._read_only or not self._concerns(status.mount_id):
+        if not self._namespace.assembly.read_only or not self._concerns(status.mount_id):
             return None
         shown = self._shown.files.get((status.dev, status.ino))
         if shown is not None:
@@ -156,9 +156,9 @@ class Aliasing:
         if node.parent is None:
             return None
         where = self._namespace.where(node.parent)
-        branch = where.branch.children.get(node.name) if where.branch is not None else None
-        if branch is not None and branch.mount is not None:  # a file attached by itself
-            path = fs.present_path(self._namespace.sources[branch.mount].fd)
+        at = where.position.children.get(node.name) if where.position is not None else None
+        if at is not None and at.mount is not None:  # a file attached by itself
+            path = fs.present_path(at.mount.fd)
             return fs.open_ambient(os.path.dirname(os.fsdecode(path)))
         return where.fd
 
@@ -207,7 +207,7 @@ class Aliasing:
                 return
             self._mounts = MountSnapshot(parse_mounts(basis.mounts))
             self._look_at_host(basis)
-            self._renew_index(basis.own_device)
+            self._renew_index(basis)
             self._generation, self._basis = self._generation + 1, basis
             self._mounts_are_old = False
 
@@ -221,26 +221,26 @@ class Aliasing:
             mounts = self._watch.text()
         else:
             mounts = old.mounts
-        sources = tuple(fs.present_path(source.fd) for source in self._read_only)
-        return _Basis(self._namespace.own_device, sources, mounts)
+        assembly = self._namespace.assembly
+        paths = tuple(fs.present_path(source.fd) for source in assembly.read_only)
+        return _Basis(self._namespace.own_device, assembly, paths, mounts)
 
     def _look_at_host(self, basis: _Basis) -> None:
-        space = self._namespace
-        locator = Locator(space.table, space.sources, basis.own_device, self._mounts)
-        preopens = space.table.preopens
-        shown = [part for part in locator.parts if preopens[part.preopen].read_only]
-        self._shown = _Shown(locator, shown, space.sources)
+        table, sources = basis.assembly.table, basis.assembly.sources
+        locator = Locator(table, sources, basis.own_device, self._mounts)
+        shown = [part for part in locator.parts if table.preopens[part.preopen].read_only]
+        self._shown = _Shown(locator, shown, sources)
         self._has_binds = self._mounts.has_binds()
 
-    def _renew_index(self, own_device: int | None) -> None:
-        """Begin a new index for another own mount; it follows all other changes by itself."""
-        if self._basis is not None and self._index_skips == own_device:
+    def _renew_index(self, basis: _Basis) -> None:
+        """Begin a new index for another table or own mount; it follows all else by itself."""
+        old = self._basis
+        if old is not None and old[:2] == basis[:2]:
             return
-        space = self._namespace
-        shown = [source for source in self._read_only if source.stat.is_dir]
-        trees = [ShownTree(s.fd, branch_at(space.table, s.preopen.guest)) for s in shown]
-        self._index_skips = own_device
-        self._index = LinkIndex(trees, own_device, space.is_slow, self._lists_truly)
+        table = basis.assembly.table
+        shown = [source for source in basis.assembly.read_only if source.stat.is_dir]
+        trees = [ShownTree(s.fd, branch_at(table, s.preopen.guest)) for s in shown]
+        self._index = LinkIndex(trees, basis.own_device, self._namespace.is_slow, self._lists_truly)
 
     def _lists_truly(self, status: fs.HostStat) -> bool:
         mount = self._mounts.by_id.get(status.mount_id)

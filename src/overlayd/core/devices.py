@@ -14,15 +14,18 @@ from overlayd.host.mounts import FILE_SYSTEM_TYPE, Mount, MountWatch, read_mount
 class Devices:
     """Which file systems may block, are overlayd's own, or have no lasting creation times."""
 
-    def __init__(self, held: Iterable[int]) -> None:
-        """*held* are the devices of the sources."""
+    def __init__(self) -> None:
         self.blocking: set[int] = set()
-        self._held = frozenset(held)
+        self._held: frozenset[int] = frozenset()
         self._overlays: set[int] = set()
         self._no_birth: set[int] = set()
         self._seen: set[int] = set()
         self._watch = MountWatch()
         self._lock = threading.Lock()
+
+    def hold(self, devices: Iterable[int]) -> None:
+        """*devices* are those of the sources from now on."""
+        self._held = frozenset(devices)
 
     def may_block(self, status: fs.HostStat) -> bool:
         """Whether the file system of *status* may keep a caller waiting."""

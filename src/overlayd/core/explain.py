@@ -51,7 +51,7 @@ def explain(namespace: Namespace, access: Access, path: GuestPath) -> Explanatio
     denied = access.judge(Held(node, fd))
     provider = host = None
     if mount is not None:
-        preopen = namespace.table.preopens[mount]
+        preopen = mount.preopen
         provider = str(preopen)
         below = guest[len(preopen.guest) :]
         host = printable(preopen.host.rstrip("/") if below else preopen.host)

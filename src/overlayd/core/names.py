@@ -104,7 +104,7 @@ class Names:
         if fd is None:
             return self._namespace.where(node)
         self._namespace.consent_to_reach(node)
-        return Where(node.branch, node.mount, fd)
+        return Where(node.position, node.mount, fd)
 
     def accept(self, entry: Entry) -> None:
         """The kernel took *entry*, and with it a reference to its node."""
@@ -242,7 +242,7 @@ class Names:
             found = space.child(where, name)
         except FileNotFoundError:
             return _Victim(None, None, None)
-        if found.status is None or found.branch is not None:
+        if found.status is None or found.position is not None:
             return _Victim(found, None, None)
         if found.status.is_dir:
             node = space.adopt(directory, name, found)

@@ -8,9 +8,10 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from overlayd.core.assembly import Assembly, Attachment, Position, assemble
 from overlayd.core.descriptors import DescriptorCache
 from overlayd.core.devices import Devices
 from overlayd.core.handles import HandleTable
@@ -21,14 +22,14 @@ from overlayd.host import fs
 from overlayd.host.credentials import Credentials
 from overlayd.host.sources import Source, find_overlapping
 from overlayd.table.guest_path import NAME_MAX, GuestPath
-from overlayd.table.mount_tree import Branch, MountTable
+from overlayd.table.mount_tree import MountTable
 
 
 class Where(NamedTuple):
     """A directory of the namespace as a place to look names up in."""
 
-    branch: Branch | None
-    mount: int | None
+    position: Position | None
+    mount: Attachment | None
     fd: fs.Fd | None
     """None for a synthetic directory, as is *mount*."""
 
@@ -36,9 +37,9 @@ class Where(NamedTuple):
 class Found(NamedTuple):
     """What a name turned out to be."""
 
-    branch: Branch | None
-    mount: int | None
-    """The preopen that provides it; None for a synthetic directory, as is *status*."""
+    position: Position | None
+    mount: Attachment | None
+    """What provides it; None for a synthetic directory, as is *status*."""
     status: fs.HostStat | None
     source: fs.Fd | None
     """The source's own descriptor, at a mount point."""
@@ -50,32 +51,34 @@ class Namespace:
     def __init__(
         self, table: MountTable, sources: Sequence[Source], rules: Rules, descriptors: int = 1024
     ) -> None:
-        self.table = table
-        self.sources = sources
         self.rules = rules
-        self.nodes = NodeTable(
-            tuple(b"/".join(preopen.guest) for preopen in table.preopens), table.root
-        )
+        self.assembly = assemble(table, sources, find_overlapping(sources), {})
+        self.nodes = NodeTable(self.assembly.root)
         self.handles = HandleTable()
         self.cache = DescriptorCache(descriptors)
         self.credentials = Credentials()
         self.own_device: int | None = None
         """The device number of this very mount, once it exists: never asked for anything."""
-        self._devices = Devices(source.stat.dev for source in sources)
-        # All of them, and now: an operation must know before it changes anything.
-        slow = [source for source in sources if self._devices.may_block(source.stat)]
-        self.has_slow_source = bool(slow)
-        self._overlapping = find_overlapping(sources)
+        self._devices = Devices()
         self._patience = threading.local()
-        if table.root.mount is not None:
-            top = sources[table.root.mount]
-            self._set_backing(
-                self.nodes.root, Found(table.root, table.root.mount, top.stat, top.fd)
-            )
+        self._use(self.assembly)
         now = time.time_ns()
         self.synthetic_status = fs.HostStat(
             *(0, 0, 0, 0), stat.S_IFDIR | 0o555, 2, *(0, 0, 0, 0, 0), 4096, now, now, now
         )
+
+    def _use(self, assembly: Assembly) -> None:
+        """Go by *assembly* from now on."""
+        self.assembly = assembly
+        self.table = assembly.table
+        self.sources = assembly.sources
+        # All of them, and now: an operation must know before it changes anything.
+        self._devices.hold(source.stat.dev for source in self.sources)
+        slow = [source for source in self.sources if self._devices.may_block(source.stat)]
+        self.has_slow_source = bool(slow)
+        top = assembly.root.mount
+        if top is not None:
+            self._set_backing(self.nodes.root, Found(assembly.root, top, top.stat, top.fd))
 
     # -- the masking rule -----------------------------------------------------------------------
 
@@ -90,15 +93,15 @@ class Namespace:
         What is mounted here is not asked, since who looks up or lists the names beside it must not
         wait for it: its status is what the host's kernel knows, for which object it is.
         """
-        branch = where.branch.children.get(name) if where.branch is not None else None
-        if branch is not None and branch.mount is not None:
-            source = self.sources[branch.mount]
-            return Found(branch, branch.mount, self._unasked_status(source.fd), source.fd)
+        position = where.position.children.get(name) if where.position is not None else None
+        if position is not None and position.mount is not None:
+            source = position.mount.fd
+            return Found(position, position.mount, self._unasked_status(source), source)
         status = self._host_child(where, name)
-        if branch is not None:
+        if position is not None:
             if status is None or not status.is_dir or self._is_overlay(status):
-                return Found(branch, None, None, None)
-            return Found(branch, where.mount, status, None)
+                return Found(position, None, None, None)
+            return Found(position, where.mount, status, None)
         if status is None:
             raise enoent()
         if self._is_overlay(status):
@@ -107,14 +110,14 @@ class Namespace:
 
     def names(self, where: Where, host_names: Sequence[bytes]) -> list[bytes]:
         """The names in a directory whose source holds *host_names*; each once."""
-        if where.branch is None or not where.branch.children:
+        if where.position is None or not where.position.children:
             return list(host_names)
-        decided = where.branch.children
+        decided = where.position.children
         return [name for name in host_names if name not in decided] + list(decided)
 
     def is_reserved(self, where: Where, name: bytes) -> bool:
         """Whether *name* is a mount point or lies above one: nobody moves or removes it."""
-        return where.branch is not None and name in where.branch.children
+        return where.position is not None and name in where.position.children
 
     def _host_child(self, where: Where, name: bytes) -> fs.HostStat | None:
         if where.fd is None:
@@ -180,7 +183,7 @@ class Namespace:
         if node.key.dev in self._devices.blocking or node.other_places is not None:
             return True
         mounts = self.mounts_of(node)
-        return bool(mounts) and mounts[0] in self._overlapping
+        return bool(mounts) and mounts[0] is not None and mounts[0].overlaps
 
     def is_shared(self, number: int) -> bool:
         """Whether names may come to be in directory *number* behind the kernel's back."""
@@ -209,8 +212,8 @@ class Namespace:
     def adopt(self, parent: Node, name: bytes, found: Found) -> Node:
         """The node for *found*, seen as *name* in *parent*; not yet lent."""
         status = found.status
-        if found.branch is not None and (status is None or status.is_dir):
-            node = self.nodes.obtain_branch(found.branch, found.mount)
+        if found.position is not None and (status is None or status.is_dir):
+            node = self.nodes.obtain_position(found.position, found.mount)
             self._set_backing(node, found)
         elif status is None:
             node = self.nodes.obtain_empty(parent, name)
@@ -229,7 +232,7 @@ class Namespace:
 
     def known(self, parent: Node, name: bytes, found: Found) -> Node | None:
         """The node for *found*, if the kernel may already know it."""
-        if found.status is None or found.branch is not None:
+        if found.status is None or found.position is not None:
             return None
         return self.nodes.find(_key(parent, found.mount, found.status))
 
@@ -241,6 +244,7 @@ class Namespace:
         if key != node.key:
             self.cache.drop(node)
             node.key = key
+            node.birth_ns = 0 if found.status is None else found.status.birth_ns
         node.mount = found.mount
 
     # -- from a node to the host ----------------------------------------------------------------
@@ -249,23 +253,27 @@ class Namespace:
         """*node*, a directory, as a place to look names up in. Raises ESTALE, ENOTDIR."""
         if node.file_type != stat.S_IFDIR:
             raise enotdir()
-        if node.branch is not None and node.branch.mount is not None:
-            source = self.sources[node.branch.mount]
-            if source.stat.dev in self._devices.blocking:
-                self.consent_to_wait(source.stat.dev)
-            return Where(node.branch, node.branch.mount, source.fd)
+        position = node.position
+        if position is not None and position.mount is not None:
+            mount = position.mount
+            if mount.stat.dev in self._devices.blocking:
+                self.consent_to_wait(mount.stat.dev)
+            return Where(position, mount, mount.fd)
         if node.mount is None:
-            return Where(node.branch, None, None)
-        return Where(node.branch, node.mount, self._directory(node))
+            return Where(position, None, None)
+        return Where(position, node.mount, self._directory(node))
 
     def status_of(self, node: Node) -> fs.HostStat | None:
         """Present status of *node*, None for a synthetic directory. Raises ESTALE."""
         if node.file_type != stat.S_IFDIR:
             return self._file_status(node)
-        if node.branch is not None and node.branch.mount is None and node.parent is not None:
+        position = node.position
+        if position is not None and position.mount is None and node.parent is not None:
             found = self.child(self.where(node.parent), node.name)
             self._set_backing(node, found)
             return found.status
+        if node.mount is not None and node.mount.gone:
+            return self.status(self._held_open(node))
         fd = self.where(node).fd
         return None if fd is None else self.status(fd)
 
@@ -283,11 +291,16 @@ class Namespace:
         self.consent_to_reach(node)
         chain: list[Node] = []
         at = node
-        while (fd := self.cache.get(at)) is None:
-            if at.branch is not None and at.branch.mount is not None:
-                fd = self.sources[at.branch.mount].fd
+        while True:
+            if at.mount is None or at.mount.gone:
+                raise estale()
+            if at.position is not None and at.position.mount is not None:
+                fd: fs.Fd | None = at.position.mount.fd
+            else:
+                fd = self.cache.get(at)
+            if fd is not None:
                 break
-            if at.parent is None or at.mount is None:
+            if at.parent is None:
                 raise estale()
             chain.append(at)
             at = at.parent
@@ -302,12 +315,18 @@ class Namespace:
             return self._open_checked(node, parent, node.name)
         except OSError as error:
             # The host renamed or removed it; whoever has it open goes on with what is open.
-            for handle in self.handles.on(node):
-                if handle.fd is not None:
-                    return handle.fd
+            with suppress(OSError):
+                return self._held_open(node)
             if isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise estale() from None
             raise
+
+    def _held_open(self, node: Node) -> fs.Fd:
+        """What a guest has open of *node*. Raises ESTALE where none has."""
+        for handle in self.handles.on(node):
+            if handle.fd is not None:
+                return handle.fd
+        raise estale()
 
     def _open_checked(self, node: Node, parent: fs.Fd, name: bytes) -> fs.Fd:
         """Open *name* and make sure that it still is *node*; raises ESTALE where it is not."""
@@ -368,18 +387,20 @@ class Namespace:
             return False
         return found.status is not None and _is(node, found.status)
 
-    def mounts_of(self, node: Node) -> list[int | None]:
+    def mounts_of(self, node: Node) -> list[Attachment | None]:
         """The mount that each known name of *node* lies in, the most recent first.
 
         A directory has one; a file attached by itself is a mount of its own.
         """
         if node.file_type == stat.S_IFDIR:
             return [node.mount]
-        mounts: list[int | None] = []
-        for parent, name in node.places:
-            branch = parent.branch.children.get(name) if parent.branch is not None else None
-            mounts.append(branch.mount if branch is not None else parent.mount)
-        return mounts
+        return [provider(parent.position, parent.mount, name) for parent, name in node.places]
+
+
+def provider(position: Position | None, mount: Attachment | None, name: bytes) -> Attachment | None:
+    """What provides *name* in a directory at *position*, if at one, that *mount* provides."""
+    below = position.children.get(name) if position is not None else None
+    return below.mount if below is not None else mount
 
 
 def check_name(name: bytes) -> None:
@@ -390,10 +411,10 @@ def check_name(name: bytes) -> None:
         raise einval()
 
 
-def _key(parent: Node, mount: int | None, status: fs.HostStat) -> NodeKey:
+def _key(parent: Node, mount: Attachment | None, status: fs.HostStat) -> NodeKey:
     if stat.S_ISDIR(status.mode):
         assert mount is not None
-        return NodeKey(status.dev, status.ino, mount + 1, status.mount_id)
+        return NodeKey(status.dev, status.ino, mount.seed, status.mount_id)
     if stat.S_ISLNK(status.mode):
         return NodeKey(status.dev, status.ino, -parent.number)
     return NodeKey(status.dev, status.ino)
@@ -404,6 +425,6 @@ def _is(node: Node, status: fs.HostStat) -> bool:
     key = node.key
     if key is None or (key.dev, key.ino) != (status.dev, status.ino):
         return False
-    if node.branch is not None:
+    if node.position is not None:
         return status.is_dir
     return node.file_type == status.file_type and node.birth_ns == status.birth_ns

@@ -9,15 +9,14 @@ This module is the only owner of lookup counts: `lend` is the one increment, `fo
 decrement.
 """
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from overlayd.core.assembly import Attachment, Position, path_seed
 from overlayd.errors import eloop, estale
 from overlayd.host.fs import HostStat
-from overlayd.table.mount_tree import Branch
 
 ROOT_NUMBER = 1
 NUMBER_LIMIT = 1 << 53
@@ -37,7 +36,7 @@ class NodeKey(NamedTuple):
     dev: int
     ino: int
     scope: int = 0
-    """For directories the mount's index plus one; for symbolic links minus the parent's number."""
+    """For directories the mount's seed; for symbolic links minus the parent's number."""
     host_mount: int = 0
 
 
@@ -63,7 +62,6 @@ class Node:
 
     __slots__ = (
         "birth_ns",
-        "branch",
         "file_type",
         "handles",
         "judgement",
@@ -74,6 +72,7 @@ class Node:
         "number",
         "other_places",
         "parent",
+        "position",
     )
 
     def __init__(
@@ -81,16 +80,16 @@ class Node:
         number: int,
         key: NodeKey | None,
         file_type: int,
-        mount: int | None,
-        branch: Branch | None,
+        mount: Attachment | None,
+        position: Position | None,
     ) -> None:
         self.number = number
         self.key = key
         """None where the mount table, not the host, says what this is."""
         self.file_type = file_type
         self.mount = mount
-        """For directories: the preopen that provides it, None for a synthetic one."""
-        self.branch = branch
+        """For directories: what provides it, None for a synthetic one."""
+        self.position = position
         """The position in the mount tree, for a directory at or above a mount point."""
         self.birth_ns = 0
         self.lookups = 0
@@ -112,7 +111,7 @@ class Node:
         return [newest, *self.other_places] if self.other_places else [newest]
 
     def __repr__(self) -> str:
-        return f"<Node {self.number} {self.name!r} mount={self.mount} lookups={self.lookups}>"
+        return f"<Node {self.number} {self.name!r} lookups={self.lookups}>"
 
 
 _MAX_PLACES = 64
@@ -121,15 +120,14 @@ _MAX_PLACES = 64
 class NodeTable:
     """All nodes the kernel may ask about, by number."""
 
-    def __init__(self, mount_seeds: tuple[bytes, ...], root: Branch) -> None:
-        """*mount_seeds* tell the mounts apart across remounts: their guest paths, in order."""
+    def __init__(self, root: Position) -> None:
         self._lock = threading.Lock()
-        self._seeds = [0, *(_seed(b"mount", seed) for seed in mount_seeds)]
         self._by_number: dict[int, Node] = {}
+        self._by_position: dict[Position, Node] = {}
         self._displaced: dict[NodeKey, Node] = {}
         self.root = Node(ROOT_NUMBER, None, _DIRECTORY, root.mount, root)
         self.root.lookups = 1
-        self._by_number[ROOT_NUMBER] = self.root
+        self._by_number[ROOT_NUMBER] = self._by_position[root] = self.root
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -146,12 +144,12 @@ class NodeTable:
 
     def find(self, key: NodeKey) -> Node | None:
         """The node for a host object, if the kernel may know it."""
-        node = self._by_number.get(self._natural_number(key))
+        node = self._by_number.get(_natural_number(key))
         if node is not None and node.key == key:
             return node
         return self._displaced.get(key)
 
-    def obtain(self, key: NodeKey, status: HostStat, mount: int | None) -> Node:
+    def obtain(self, key: NodeKey, status: HostStat, mount: Attachment | None) -> Node:
         """The node for a host object, made if need be; not yet lent.
 
         A key whose inode number was given to a new object in the meantime yields a new node, and
@@ -168,17 +166,20 @@ class NodeTable:
             self._insert(node)
             return node
 
-    def obtain_branch(self, branch: Branch, mount: int | None) -> Node:
+    def at(self, position: Position) -> Node | None:
+        """The node at *position*, if the kernel may know it."""
+        return self._by_position.get(position)
+
+    def obtain_position(self, position: Position, mount: Attachment | None) -> Node:
         """The directory at a position of the mount tree; not yet lent."""
         with self._lock:
-            number = ROOT_NUMBER if not branch.path else _path_number(branch.path)
-            node = self._by_number.get(number)
-            while node is not None and node.branch is not branch:
-                number = _next_number(number)
-                node = self._by_number.get(number)
+            node = self._by_position.get(position)
             if node is None:
-                node = Node(number, None, _DIRECTORY, mount, branch)
-                self._by_number[number] = node
+                number = _path_number(position.path)
+                while number in self._by_number:
+                    number = _next_number(number)
+                node = Node(number, None, _DIRECTORY, mount, position)
+                self._by_number[number] = self._by_position[position] = node
             return node
 
     def obtain_empty(self, parent: Node, name: bytes) -> Node:
@@ -260,17 +261,40 @@ class NodeTable:
         with self._lock:
             self._unkey(node)
             node.key = key
-            if self._natural_number(key) != node.number:
+            if _natural_number(key) != node.number:
                 self._displaced[key] = node
+
+    # -- another table --------------------------------------------------------------------------
+
+    def settle(self, node: Node, position: Position | None, mount: Attachment | None) -> None:
+        """Let *node*, a directory the kernel knows, be at *position* of another table's tree."""
+        with self._lock:
+            node.position, node.mount = position, mount
+            if position is not None:
+                self._by_position[position] = node
+            elif node.key is not None and _natural_number(node.key) != node.number:
+                self._displaced[node.key] = node
+
+    def retire(self, node: Node, nowhere: Attachment) -> None:
+        """Let *node* stand for nothing any more, until the kernel forgets it."""
+        with self._lock:
+            self._retire(node)
+            node.position, node.mount = None, nowhere
+
+    def forget_positions(self, live: Position) -> None:
+        """Let go of the positions of former trees; *live* is the root of the present one."""
+        with self._lock:
+            self._by_position = {
+                node.position: node
+                for node in self._by_position.values()
+                if node.position is not None and self._by_number.get(node.number) is node
+            }
+            assert self._by_position.get(live) is self.root
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _natural_number(self, key: NodeKey) -> int:
-        seed = self._seeds[key.scope] if key.scope > 0 else 0
-        return _scramble(seed, key.dev, key.ino)
-
     def _free_number(self, key: NodeKey) -> int:
-        number = self._natural_number(key)
+        number = _natural_number(key)
         while number in self._by_number:
             number = _next_number(number)
         return number
@@ -278,7 +302,7 @@ class NodeTable:
     def _insert(self, node: Node) -> None:
         assert node.key is not None
         self._by_number[node.number] = node
-        if node.number != self._natural_number(node.key):
+        if node.number != _natural_number(node.key):
             self._displaced[node.key] = node
 
     def _unkey(self, node: Node) -> None:
@@ -293,6 +317,8 @@ class NodeTable:
         if node.lookups or self._by_number.get(node.number) is not node:
             return None
         del self._by_number[node.number]
+        if node.position is not None:
+            del self._by_position[node.position]
         self._unkey(node)
         return node
 
@@ -331,10 +357,9 @@ def _next_number(number: int) -> int:
     return number + 1 if number + 1 < NUMBER_LIMIT else 2
 
 
-def _seed(kind: bytes, text: bytes) -> int:
-    digest = hashlib.blake2b(text, digest_size=8, person=kind).digest()
-    return int.from_bytes(digest, "little")
+def _natural_number(key: NodeKey) -> int:
+    return _scramble(max(key.scope, 0), key.dev, key.ino)
 
 
 def _path_number(path: tuple[bytes, ...]) -> int:
-    return _scramble(_seed(b"path", b"/".join(path)), 0, 0)
+    return _scramble(path_seed(b"path", path), 0, 0)

@@ -141,14 +141,15 @@ class _Walk:
         try:
             found = self.namespace.child(at, name)
             if found.status is None:
-                return Where(found.branch, None, None), None
+                return Where(found.position, None, None), None
             self.namespace.consent_to_enter(found.status)
             if found.source is not None:
                 is_dir = found.status.is_dir
-                return (Where(found.branch, found.mount, found.source) if is_dir else None), None
+                source = Where(found.position, found.mount, found.source)
+                return (source if is_dir else None), None
             assert at.fd is not None
             if found.status.is_dir:
-                return Where(found.branch, found.mount, fs.open_child(at.fd, name)), None
+                return Where(found.position, found.mount, fs.open_child(at.fd, name)), None
             if stat.S_ISLNK(found.status.mode):
                 return None, fs.read_link(fs.open_child(at.fd, name))
         except OSError:
