@@ -8,9 +8,10 @@ stays is the same attachment before and after, and one that was taken away says 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from overlayd.host import fs
-from overlayd.host.sources import Source
+from overlayd.host.sources import Source, find_overlapping
 from overlayd.table.guest_path import GuestPath
 from overlayd.table.mount_tree import Branch, MountTable
 from overlayd.table.preopen import Preopen
@@ -45,6 +46,12 @@ class Attachment:
     def stat(self) -> fs.HostStat:
         """The source's status when it was opened."""
         return self.source.stat
+
+    def gone_twin(self) -> "Attachment":
+        """What a directory of this source counts as provided by once it is no longer shown."""
+        twin = Attachment(self.source)
+        twin.gone = twin.read_only = True
+        return twin
 
     def still_is(self, source: Source) -> bool:
         """Whether *source* is the same host object, reached through the same host mount."""
@@ -85,10 +92,27 @@ class Assembly:
     """Those of the sources that are attached read-only."""
 
 
-def assemble(
-    table: MountTable, sources: Sequence[Source], overlapping: frozenset[int], kept: "Kept"
-) -> Assembly:
-    """Attach *sources* as *table* says; *kept* are the attachments that stay, by index."""
+class Survey(NamedTuple):
+    """A table, its opened sources, and what had to be asked of the host about them."""
+
+    table: MountTable
+    sources: tuple[Source, ...]
+    overlapping: frozenset[int]
+    """The indexes of sources that share a directory with another."""
+
+
+def survey(table: MountTable, sources: Sequence[Source]) -> Survey:
+    """Find out what `assemble` needs to know; may wait for the sources."""
+    return Survey(table, tuple(sources), find_overlapping(sources))
+
+
+Kept = Mapping[int, Attachment]
+"""Attachments of the former table by the index of their preopen in the new one."""
+
+
+def assemble(wanted: Survey, kept: Kept) -> Assembly:
+    """Attach the sources as the table says; *kept* are the attachments that stay."""
+    table, sources, overlapping = wanted
     attachments = []
     for index, source in enumerate(sources):
         attachment = kept.get(index) or Attachment(source)
@@ -97,15 +121,11 @@ def assemble(
         attachments.append(attachment)
     return Assembly(
         table,
-        tuple(sources),
+        sources,
         tuple(attachments),
         _positions(table.root, attachments),
         tuple(source for source in sources if source.preopen.read_only),
     )
-
-
-Kept = Mapping[int, Attachment]
-"""Attachments of the former table by the index of their preopen in the new one."""
 
 
 def find_kept(former: Assembly, sources: Sequence[Source]) -> dict[int, Attachment]:

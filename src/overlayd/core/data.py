@@ -16,7 +16,7 @@ from overlayd.core.names import Names
 from overlayd.core.namespace import Namespace, check_name
 from overlayd.core.nodes import Node
 from overlayd.core.types import Attrs
-from overlayd.errors import eacces, ebadf, eexist, eisdir
+from overlayd.errors import eacces, ebadf, eexist, eisdir, erofs
 from overlayd.host import fs
 from overlayd.host.credentials import Caller
 
@@ -129,6 +129,8 @@ class Data:
         handle = self._namespace.handles.get(number)
         if not handle.writable:
             raise ebadf()
+        if handle.revoked:
+            raise erofs()
         with self._as_writer(handle):
             return fs.write(_file(handle), offset, data)
 
@@ -137,6 +139,17 @@ class Data:
         if handle.opener.uid == 0:
             return nullcontext()
         return self._namespace.credentials.acting_as(handle.opener)
+
+    def revoke(self) -> int:
+        """Stop writing through handles on what may no longer be changed; how many there are now.
+
+        May wait for a device, and for the walk through what is shown read-only.
+        """
+        space = self._namespace
+        for handle in space.handles:
+            if handle.writable and handle.fd is not None:
+                handle.revoked = self._access.judge(Held(handle.node, handle.fd)) is not None
+        return sum(handle.revoked for handle in space.handles)
 
     def flush(self, number: int) -> None:
         """What close(2) of one descriptor reports."""

@@ -15,7 +15,7 @@ _ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 class Handle:
     """An open file or directory stream."""
 
-    __slots__ = ("fd", "flags", "listing", "node", "number", "opener")
+    __slots__ = ("fd", "flags", "listing", "node", "number", "opener", "revoked")
 
     def __init__(self, number: int, node: Node, fd: Fd | None, flags: int, opener: Caller) -> None:
         self.number = number
@@ -26,6 +26,8 @@ class Handle:
         """As given to open(2) on the host."""
         self.opener = opener
         """Whose rights writing through it is done with (set-id bits are cleared by them)."""
+        self.revoked = False
+        """Whether writing through it came to an end: what it is open on is now read-only."""
         self.listing: list[bytes] | None = None
         """Directories: the names as they were when the listing was last begun."""
 
@@ -69,12 +71,22 @@ class HandleTable:
         except KeyError:
             raise ebadf() from None
 
+    def __iter__(self) -> Iterator[Handle]:
+        return iter(list(self._by_number.values()))
+
     def on(self, node: Node) -> Iterator[Handle]:
         """The handles open on *node*."""
         for number in tuple(node.handles or ()):
             handle = self._by_number.get(number)
             if handle is not None:
                 yield handle
+
+    def move(self, node: Node, other: Node) -> None:
+        """Let what is open on *node* be open on *other* instead."""
+        with self._lock:
+            for handle in self.on(node):
+                handle.node = other
+            node.handles, other.handles = None, node.handles
 
     def close(self, number: int) -> Handle:
         """Take handle *number* back; the caller closes its descriptor. Raises EBADF."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from overlayd.core.assembly import Assembly, Attachment, Position, assemble
+from overlayd.core.assembly import Assembly, Attachment, Position, Survey, assemble
 from overlayd.core.descriptors import DescriptorCache
 from overlayd.core.devices import Devices
 from overlayd.core.handles import HandleTable
@@ -20,9 +20,7 @@ from overlayd.core.types import Rules, WouldBlock
 from overlayd.errors import einval, enametoolong, enoent, enotdir, estale
 from overlayd.host import fs
 from overlayd.host.credentials import Credentials
-from overlayd.host.sources import Source, find_overlapping
 from overlayd.table.guest_path import NAME_MAX, GuestPath
-from overlayd.table.mount_tree import MountTable
 
 
 class Where(NamedTuple):
@@ -48,11 +46,9 @@ class Found(NamedTuple):
 class Namespace:
     """The mount table, its sources, and the tables of what the kernel and guests hold."""
 
-    def __init__(
-        self, table: MountTable, sources: Sequence[Source], rules: Rules, descriptors: int = 1024
-    ) -> None:
+    def __init__(self, wanted: Survey, rules: Rules, descriptors: int = 1024) -> None:
         self.rules = rules
-        self.assembly = assemble(table, sources, find_overlapping(sources), {})
+        self.assembly = assemble(wanted, {})
         self.nodes = NodeTable(self.assembly.root)
         self.handles = HandleTable()
         self.cache = DescriptorCache(descriptors)
@@ -61,14 +57,14 @@ class Namespace:
         """The device number of this very mount, once it exists: never asked for anything."""
         self._devices = Devices()
         self._patience = threading.local()
-        self._use(self.assembly)
+        self.use(self.assembly)
         now = time.time_ns()
         self.synthetic_status = fs.HostStat(
             *(0, 0, 0, 0), stat.S_IFDIR | 0o555, 2, *(0, 0, 0, 0, 0), 4096, now, now, now
         )
 
-    def _use(self, assembly: Assembly) -> None:
-        """Go by *assembly* from now on."""
+    def use(self, assembly: Assembly) -> None:
+        """Go by *assembly* from now on; see `remount` for what is known already."""
         self.assembly = assembly
         self.table = assembly.table
         self.sources = assembly.sources
@@ -76,9 +72,7 @@ class Namespace:
         self._devices.hold(source.stat.dev for source in self.sources)
         slow = [source for source in self.sources if self._devices.may_block(source.stat)]
         self.has_slow_source = bool(slow)
-        top = assembly.root.mount
-        if top is not None:
-            self._set_backing(self.nodes.root, Found(assembly.root, top, top.stat, top.fd))
+        self.back(self.nodes.root)
 
     # -- the masking rule -----------------------------------------------------------------------
 
@@ -235,6 +229,13 @@ class Namespace:
         if found.status is None or found.position is not None:
             return None
         return self.nodes.find(_key(parent, found.mount, found.status))
+
+    def back(self, node: Node) -> None:
+        """Note what is attached at the position where *node* is."""
+        assert node.position is not None
+        mount = node.position.mount
+        status = None if mount is None else mount.stat
+        self._set_backing(node, Found(node.position, mount, status, None))
 
     def _set_backing(self, node: Node, found: Found) -> None:
         """Note which host directory now is behind a position of the mount tree, if one is."""

@@ -17,9 +17,13 @@ from typing import NamedTuple
 from overlayd.core.assembly import Attachment, Position, path_seed
 from overlayd.errors import eloop, estale
 from overlayd.host.fs import HostStat
+from overlayd.table.guest_path import GuestPath
 
 ROOT_NUMBER = 1
 NUMBER_LIMIT = 1 << 53
+
+DIRECTORY = 0o040000
+"""S_IFDIR, the file type of a directory."""
 
 _WORD = (1 << 64) - 1
 
@@ -115,6 +119,7 @@ class Node:
 
 
 _MAX_PLACES = 64
+_GONE = NodeKey(-1, -1)
 
 
 class NodeTable:
@@ -125,7 +130,7 @@ class NodeTable:
         self._by_number: dict[int, Node] = {}
         self._by_position: dict[Position, Node] = {}
         self._displaced: dict[NodeKey, Node] = {}
-        self.root = Node(ROOT_NUMBER, None, _DIRECTORY, root.mount, root)
+        self.root = Node(ROOT_NUMBER, None, DIRECTORY, root.mount, root)
         self.root.lookups = 1
         self._by_number[ROOT_NUMBER] = self._by_position[root] = self.root
 
@@ -145,7 +150,7 @@ class NodeTable:
     def find(self, key: NodeKey) -> Node | None:
         """The node for a host object, if the kernel may know it."""
         node = self._by_number.get(_natural_number(key))
-        if node is not None and node.key == key:
+        if node is not None and node.key == key and node.position is None:
             return node
         return self._displaced.get(key)
 
@@ -178,7 +183,7 @@ class NodeTable:
                 number = _path_number(position.path)
                 while number in self._by_number:
                     number = _next_number(number)
-                node = Node(number, None, _DIRECTORY, mount, position)
+                node = Node(number, None, DIRECTORY, mount, position)
                 self._by_number[number] = self._by_position[position] = node
             return node
 
@@ -191,7 +196,7 @@ class NodeTable:
                 number = _next_number(number)
                 node = self._by_number.get(number)
             if node is None:
-                node = Node(number, None, _DIRECTORY, None, None)
+                node = Node(number, None, DIRECTORY, None, None)
                 self._by_number[number] = node
             return node
 
@@ -233,7 +238,7 @@ class NodeTable:
         with self._lock:
             if node.parent is parent and node.name == name:
                 return
-            if node.parent is not None and node.file_type == _DIRECTORY:
+            if node.parent is not None and node.file_type == DIRECTORY:
                 _refuse_circle(node, parent)
             elif node.parent is not None:
                 others = node.other_places or []
@@ -251,7 +256,7 @@ class NodeTable:
                 node.other_places = left[1:] or None
                 return False
             # The parent of a removed directory still answers for its `..`.
-            if node.file_type != _DIRECTORY:
+            if node.file_type != DIRECTORY:
                 node.parent, node.name = None, b""
             node.other_places = None
             return True
@@ -275,21 +280,27 @@ class NodeTable:
             elif node.key is not None and _natural_number(node.key) != node.number:
                 self._displaced[node.key] = node
 
-    def retire(self, node: Node, nowhere: Attachment) -> None:
-        """Let *node* stand for nothing any more, until the kernel forgets it."""
+    def retire(self, node: Node, mount: Attachment | None) -> None:
+        """Let *node*, a directory, stand for nothing any more, until the kernel forgets it."""
         with self._lock:
             self._retire(node)
-            node.position, node.mount = None, nowhere
+            node.position, node.mount = None, mount
 
-    def forget_positions(self, live: Position) -> None:
-        """Let go of the positions of former trees; *live* is the root of the present one."""
+    def part(self, node: Node, mount: Attachment | None) -> Node:
+        """What *node* stood for so far, apart from it, for those who have it open."""
+        left = Node(node.number, _GONE, DIRECTORY, mount, None)
+        left.parent, left.name = node.parent, node.name
+        return left
+
+    def forget_former_positions(self) -> None:
+        """Let go of the positions of a former tree, once every node is settled."""
         with self._lock:
-            self._by_position = {
-                node.position: node
-                for node in self._by_position.values()
-                if node.position is not None and self._by_number.get(node.number) is node
-            }
-            assert self._by_position.get(live) is self.root
+            nodes = set(self._by_position.values())
+            self._by_position = {n.position: n for n in nodes if n.position is not None}
+
+    def by_guest_path(self) -> dict[GuestPath, Node]:
+        """The nodes at positions of the mount tree."""
+        return {position.path: node for position, node in self._by_position.items()}
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -321,10 +332,6 @@ class NodeTable:
             del self._by_position[node.position]
         self._unkey(node)
         return node
-
-
-_DIRECTORY = 0o040000
-_GONE = NodeKey(-1, -1)
 
 
 def _is_same(node: Node, status: HostStat) -> bool:

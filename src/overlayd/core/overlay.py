@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from overlayd.core.access import Access
+from overlayd.core.assembly import Survey, assemble, find_kept, survey
 from overlayd.core.attributes import Attributes
 from overlayd.core.data import Data
 from overlayd.core.names import Names
 from overlayd.core.namespace import Namespace
+from overlayd.core.remount import Outdated, remount
 from overlayd.core.types import Rules
 from overlayd.host.sources import Source
 from overlayd.table.mount_tree import MountTable
@@ -23,8 +25,17 @@ class Overlay:
         descriptors: int = 1024,
     ) -> None:
         """*descriptors* bounds the cache of open directories, apart from what guests hold open."""
-        self.namespace = Namespace(table, sources, rules or Rules(), descriptors)
+        self.namespace = Namespace(survey(table, sources), rules or Rules(), descriptors)
         self.access = Access(self.namespace)
         self.attributes = Attributes(self.namespace, self.access)
         self.names = Names(self.namespace, self.access, self.attributes)
         self.data = Data(self.namespace, self.access, self.attributes, self.names)
+
+    def remount(self, wanted: Survey) -> Outdated:
+        """Go by another table from now on; what the kernel must forget for that. Does no I/O."""
+        kept = find_kept(self.namespace.assembly, wanted.sources)
+        return remount(self.namespace, assemble(wanted, kept))
+
+    def settle(self) -> Outdated:
+        """The same for what was noted by requests that were under way when the table changed."""
+        return remount(self.namespace, self.namespace.assembly)
