@@ -38,6 +38,8 @@ class Request:
     log_level: str | None = None
     log_format: str | None = None
     log_file: str | None = None
+    base: str = ""
+    """Where relative host paths start, if not from the working directory."""
 
     def with_config(self) -> "Request":
         """The same with the configuration file read. Raises UsageError where it is wrong."""
@@ -81,7 +83,7 @@ def open_table(request: Request) -> tuple[MountTable, tuple[Source, ...]]:
     """The table and its opened sources. Raises UsageError, for a refused alias too."""
     request.cache_policy()  # every command tells what is wrong with the settings
     table = request.table()
-    sources = open_sources(table)
+    sources = open_sources(table, request.base)
     if request.setting("alias", "ro-wins") == "refuse":
         refuse_conflicts(find_aliases(table, Locator(table, sources).parts))
     return table, sources

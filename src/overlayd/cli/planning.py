@@ -1,6 +1,8 @@
 """From what was asked for to a plan that can be mounted; loads the FUSE side of the program."""
 
+import os
 from collections.abc import Callable
+from dataclasses import replace as changed
 from typing import cast
 
 from overlayd.cli.options import Request, open_table
@@ -9,6 +11,7 @@ from overlayd.kernel.operations import ErrorStyle
 from overlayd.service.logs import LogFormat, set_up_logging
 from overlayd.service.mount_options import parse_mount_options
 from overlayd.service.plan import MountPlan
+from overlayd.table.config import ConfigFile
 from overlayd.table.guest_path import printable
 
 
@@ -24,6 +27,17 @@ def make_plan(
     """Settle everything before anything is mounted. Raises UsageError."""
     options = parse_mount_options(mount_options)
     table, sources = open_table(request)
+    lasting = _lasting(request)
+
+    def read_again() -> MountPlan:
+        return make_plan(
+            lasting.with_config(),
+            target,
+            mount_options=mount_options,
+            default_errors=default_errors,
+            remove_target=remove_target,
+        )
+
     return MountPlan(
         target=target,
         table=table,
@@ -35,6 +49,23 @@ def make_plan(
         replace=replace,
         mount_options=options,
         remove_target=remove_target,
+        log_level=request.setting("log_level", "info"),
+        read_again=read_again,
+    )
+
+
+def _lasting(request: Request) -> Request:
+    """*request* in words that mean the same in a daemon, whose working directory is `/`."""
+    try:
+        base = request.base or os.getcwd()
+    except OSError:  # it is gone, and with it whatever a relative path could have meant
+        base = ""
+    path = request.config_path
+    return changed(
+        request,
+        base=base,
+        config=ConfigFile(),
+        config_path=None if path is None else os.path.join(base, path),
     )
 
 

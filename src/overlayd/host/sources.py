@@ -23,13 +23,15 @@ class Source:
     covers: Covered | None
 
 
-def open_sources(table: MountTable) -> tuple[Source, ...]:
+def open_sources(table: MountTable, base: str = "") -> tuple[Source, ...]:
     """Open every source of *table*, in its order, and check that the table fits what is there.
+
+    Relative host paths are taken from *base*, else from the working directory.
 
     Raises UsageError, naming the entry and the cure, for a source that is missing, unreadable or
     neither directory nor regular file, and for a mount point below a file or symbolic link.
     """
-    opened = [_open_source(preopen) for preopen in table.preopens]
+    opened = [_open_source(preopen, base) for preopen in table.preopens]
     for branch in table.root.walk():
         if branch.mount is not None and not opened[branch.mount][1].is_dir:
             _refuse_misplaced_file(table, branch)
@@ -39,9 +41,9 @@ def open_sources(table: MountTable) -> tuple[Source, ...]:
     )
 
 
-def _open_source(preopen: Preopen) -> tuple[fs.Fd, fs.HostStat]:
+def _open_source(preopen: Preopen, base: str) -> tuple[fs.Fd, fs.HostStat]:
     try:
-        fd = fs.open_ambient(preopen.host)
+        fd = fs.open_ambient(os.path.join(base, preopen.host))
         status = fs.stat_fd(fd, fresh=True)
         if not (stat.S_ISDIR(status.mode) or stat.S_ISREG(status.mode)):
             raise _unusable(preopen, "is neither a directory nor a regular file")

@@ -10,6 +10,11 @@ class CachePolicy:
     """Validity of names, attributes and negative names in the kernel, in seconds."""
 
     seconds: float
+    name: str = ""
+    """As the operator gave it."""
+
+    def __str__(self) -> str:
+        return self.name or f"{self.seconds:g}"
 
     @classmethod
     def parse(cls, text: str) -> "CachePolicy":
@@ -19,9 +24,9 @@ class CachePolicy:
         are kept for just that long.
         """
         if text == "coherent":
-            return cls(_COHERENT_SECONDS)
+            return cls(_COHERENT_SECONDS, text)
         if text == "none":
-            return cls(0.0)
+            return cls(0.0, text)
         seconds = float(text)
         if not 0 <= seconds <= 86400:
             raise ValueError(f"{text} is not between 0 and 86400 seconds")

@@ -71,14 +71,29 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, overlay: Overlay, cache: CachePolicy, errors: ErrorStyle) -> None:
         super().__init__()
-        self.error_style = _STYLES[errors]
         self._overlay = overlay
         self._names = overlay.names
         self._attributes = overlay.attributes
         self._data = overlay.data
-        self._seconds = cache.seconds
+        self.configure(cache, errors)
+        self._under_way: set[trio.Event] = set()
         self._limiters: dict[int, trio.CapacityLimiter] = {}
         self._flushes = overlay.namespace.has_slow_source
+
+    def configure(self, cache: CachePolicy, errors: ErrorStyle) -> None:
+        """Go by these settings from now on."""
+        self.error_style = _STYLES[errors]
+        self._seconds = cache.seconds
+
+    async def drained(self, seconds: float) -> bool:
+        """Whether all requests that are in threads now end within *seconds*.
+
+        Those that are answered on the event loop have ended whenever anybody else runs.
+        """
+        with trio.move_on_after(seconds) as limit:
+            for ended in list(self._under_way):
+                await ended.wait()
+        return not limit.cancelled_caught
 
     # -- calling the core -----------------------------------------------------------------------
 
@@ -121,9 +136,15 @@ class Operations(pyfuse3.Operations):
         limiter = self._limiters.get(device)
         if limiter is None:
             limiter = self._limiters[device] = trio.CapacityLimiter(_THREADS_PER_DEVICE)
-        return await trio.to_thread.run_sync(
-            self._patiently, function, args, abandon_on_cancel=True, limiter=limiter
-        )
+        ended = trio.Event()
+        self._under_way.add(ended)
+        try:
+            return await trio.to_thread.run_sync(
+                self._patiently, function, args, abandon_on_cancel=True, limiter=limiter
+            )
+        finally:
+            self._under_way.discard(ended)
+            ended.set()
 
     def _patiently(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
         with self._overlay.namespace.patience():

@@ -1,6 +1,6 @@
 """Everything one mount needs to know, settled before anything is mounted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from overlayd.core.types import Rules
@@ -25,3 +25,27 @@ class MountPlan:
     mount_options: frozenset[str] = frozenset()
     remove_target: bool = False
     """Whether the target is a temporary directory that goes with the mount."""
+    log_level: str = "info"
+    read_again: Callable[[], "MountPlan"] | None = None
+
+    def reread(self) -> "MountPlan":
+        """The plan as the configuration is now. Raises UsageError."""
+        return self if self.read_again is None else self.read_again()
+
+    def changed_settings(self, other: "MountPlan") -> Iterator[tuple[str, str, str]]:
+        """Name, value here and value in *other* of each setting that can change live."""
+        for name, mine, theirs in (
+            ("symlinks", self.rules.symlinks, other.rules.symlinks),
+            ("cache", str(self.cache), str(other.cache)),
+            ("errors", self.errors, other.errors),
+            ("log_level", self.log_level, other.log_level),
+        ):
+            if mine != theirs:
+                yield name, mine, theirs
+
+    def changed_for_good(self, other: "MountPlan") -> Iterator[str]:
+        """The settings that differ in *other* and that only a new mount can change."""
+        if self.allow_other != other.allow_other:
+            yield "allow_other"
+        if self.target != other.target:
+            yield "target"

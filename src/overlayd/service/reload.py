@@ -1,0 +1,123 @@
+"""Reloading: another table and other settings for a live mount, checked before anything changes."""
+
+import logging
+from collections.abc import Iterable
+
+import pyfuse3
+import trio
+
+from overlayd.core.assembly import Survey, find_kept, survey
+from overlayd.core.overlay import Overlay
+from overlayd.core.remount import Outdated
+from overlayd.errors import OverlaydError, UsageError
+from overlayd.kernel.operations import Operations
+from overlayd.service.plan import MountPlan
+from overlayd.table.difference import Difference, compare_tables
+from overlayd.table.guest_path import printable
+
+log = logging.getLogger(__name__)
+
+_SECONDS = 5.0
+"""How long requests and kernel calls that are under way are waited for."""
+
+
+class Reloader:
+    """Applies what the configuration says now; one at a time."""
+
+    def __init__(self, plan: MountPlan, overlay: Overlay, operations: Operations) -> None:
+        self.plan = plan
+        """What is in force."""
+        self._overlay = overlay
+        self._operations = operations
+        self._lock = trio.Lock()
+
+    async def reload(self) -> Difference:
+        """Read the configuration again and apply the difference; what that is.
+
+        Raises OverlaydError, with everything as it was, where the new configuration is wrong. Once
+        this returns, no write goes through a handle on what has become read-only, except one that
+        a source has kept waiting for longer than `_SECONDS`.
+        """
+        async with self._lock:
+            plan, wanted = await trio.to_thread.run_sync(self._read_again)
+            difference = self._compare(plan, wanted)
+            outdated = self._overlay.remount(wanted)
+            self._take_over(plan)
+            await self._tell_kernel(outdated)
+            # Requests that had begun go by the former table until they end.
+            if not await self._operations.drained(_SECONDS):
+                log.warning("requests from before the reload still wait for their source")
+            await self._tell_kernel(self._overlay.settle())
+            await trio.to_thread.run_sync(self._revoke)
+            await self._operations.drained(_SECONDS)
+            return difference
+
+    def _read_again(self) -> tuple[MountPlan, Survey]:
+        plan = self.plan.reread()
+        own_device = self._overlay.namespace.own_device
+        for source in plan.sources:
+            if source.stat.dev == own_device:
+                raise UsageError(
+                    f"{source.preopen.origin}: {printable(source.preopen.host)} lies in this very"
+                    " mount; name the directory that is shown there"
+                )
+        return plan, survey(plan.table, plan.sources)
+
+    def _compare(self, plan: MountPlan, wanted: Survey) -> Difference:
+        kept = find_kept(self._overlay.namespace.assembly, wanted.sources)
+        same = {attachment.preopen.guest for attachment in kept.values()}
+        difference = compare_tables(self.plan.table, plan.table, same)
+        difference.settings.extend(self.plan.changed_settings(plan))
+        difference.remount_needed.extend(self.plan.changed_for_good(plan))
+        return difference
+
+    def _take_over(self, plan: MountPlan) -> None:
+        self._overlay.namespace.rules = plan.rules
+        self._operations.configure(plan.cache, plan.errors)
+        logging.getLogger().setLevel(plan.log_level.upper())
+        self.plan = plan
+
+    async def _tell_kernel(self, outdated: Outdated) -> None:
+        """Have the kernel forget what it was told; may wait for a lookup that is under way."""
+        with trio.move_on_after(_SECONDS) as limit:
+            await trio.to_thread.run_sync(
+                _invalidate, outdated.names, outdated.inodes, abandon_on_cancel=True
+            )
+        if limit.cancelled_caught:
+            log.warning("the kernel still waits for a source and may show what was for a while")
+
+    def _revoke(self) -> None:
+        with self._overlay.namespace.patience():
+            revoked = self._overlay.data.revoke()
+        if revoked:
+            log.info("%d open files take no more writes: they are read-only now", revoked)
+
+
+def _invalidate(names: Iterable[tuple[int, bytes]], inodes: Iterable[int]) -> None:
+    for number, name in names:
+        try:
+            pyfuse3.invalidate_entry(pyfuse3.InodeT(number), pyfuse3.FileNameT(name))
+        except OSError:  # the kernel has forgotten it already
+            continue
+    for number in inodes:
+        try:
+            pyfuse3.invalidate_inode(pyfuse3.InodeT(number), attr_only=True)
+        except OSError:
+            continue
+
+
+def describe(difference: Difference) -> list[str]:
+    """What a reload did, a line each."""
+    return list(difference.lines()) or ["nothing changed"]
+
+
+async def reload_on_signal(reloader: Reloader, signals: trio.MemoryReceiveChannel[int]) -> None:
+    """Reload for each signal that comes, and log what that did."""
+    async for _ in signals:
+        try:
+            difference = await reloader.reload()
+        except OverlaydError as error:
+            log.error("not reloaded: %s", error)
+        else:
+            for line in describe(difference):
+                log.info("reloaded: %s", line)
