@@ -1,5 +1,6 @@
 """overlayd mount."""
 
+import os
 from typing import Any
 
 import click
@@ -41,9 +42,11 @@ def command(
     set_up_logging = log_setup(request, background=not foreground)
     if foreground:
         from overlayd.service.lifecycle import serve
+        from overlayd.service.notify import ServiceManager
 
         set_up_logging()
-        serve(plan, ready=lambda: None)
+        manager = ServiceManager.from_environment(os.environ)
+        serve(plan, ready=lambda: None, manager=manager)
         return
     from overlayd.service.background import start_daemon
 

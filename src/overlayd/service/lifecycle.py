@@ -25,6 +25,7 @@ from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.sources import Source
 from overlayd.kernel.operations import Operations
 from overlayd.service.mount_options import fuse_options
+from overlayd.service.notify import NOBODY, ServiceManager, feed_watchdog
 from overlayd.service.plan import MountPlan
 from overlayd.service.registry import Record, Registration
 from overlayd.service.target import prepare_target, take_down
@@ -37,11 +38,16 @@ _MAX_TASKS = 256
 _STOP_SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
 
-def serve(plan: MountPlan, ready: Callable[[], None], lifeline: int | None = None) -> None:
+def serve(
+    plan: MountPlan,
+    ready: Callable[[], None],
+    lifeline: int | None = None,
+    manager: ServiceManager = NOBODY,
+) -> None:
     """Mount *plan*, call *ready* once the namespace answers, and serve until it is to end.
 
-    *lifeline* is the read end of a pipe whose other end closes when the owner dies. Raises
-    OverlaydError, leaving no mount behind, where it cannot be mounted.
+    *lifeline* is the read end of a pipe whose other end closes when the owner dies; *manager* is
+    told how it goes. Raises OverlaydError, leaving no mount behind, where it cannot be mounted.
     """
     os.umask(0)  # the kernel has applied the caller's; ours must not come on top
     overlay = Overlay(plan.table, plan.sources, plan.rules, _raise_descriptor_limit())
@@ -53,7 +59,7 @@ def serve(plan: MountPlan, ready: Callable[[], None], lifeline: int | None = Non
     stop_signals = _take_over_signals()
     try:
         with _session(plan, overlay) as mount:
-            trio.run(_serve, mount, plan.target, ready, lifeline, stop_signals)
+            trio.run(_serve, mount, plan.target, ready, lifeline, stop_signals, manager)
     except* OverlaydError as group:
         raise _first(group) from None
 
@@ -193,18 +199,19 @@ async def _serve(
     ready: Callable[[], None],
     lifeline: int | None,
     stop_signals: frozenset[signal.Signals],
+    manager: ServiceManager,
 ) -> None:
     async with trio.open_nursery() as nursery:
-        stop = _Stopper(mount, target, nursery.cancel_scope)
+        stop = _Stopper(mount, target, nursery.cancel_scope, manager)
         nursery.start_soon(stop.on_signal, stop_signals)
         if lifeline is not None:
             nursery.start_soon(stop.on_hangup, lifeline)
-        nursery.start_soon(_announce, target, ready)
+        nursery.start_soon(_announce, target, ready, manager)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
         nursery.cancel_scope.cancel()
 
 
-async def _announce(target: str, ready: Callable[[], None]) -> None:
+async def _announce(target: str, ready: Callable[[], None], manager: ServiceManager) -> None:
     """Call *ready* when a request has gone all the way through the kernel to us and back."""
     try:
         await trio.to_thread.run_sync(os.stat, target, abandon_on_cancel=True)
@@ -214,15 +221,20 @@ async def _announce(target: str, ready: Callable[[], None]) -> None:
         ) from None
     log.info("serving %s", printable(target))
     ready()
+    await trio.to_thread.run_sync(manager.ready, f"Serving {target}")
+    await feed_watchdog(manager, target)
 
 
 class _Stopper:
     """Ends the serving: the mount goes at once, requests under way get a little time."""
 
-    def __init__(self, mount: Mount, target: str, scope: trio.CancelScope) -> None:
+    def __init__(
+        self, mount: Mount, target: str, scope: trio.CancelScope, manager: ServiceManager
+    ) -> None:
         self._mount = mount
         self._target = target
         self._scope = scope
+        self._manager = manager
 
     async def on_signal(self, stop_signals: frozenset[signal.Signals]) -> None:
         """Wait for one of the signals that end a daemon, which are blocked so far."""
@@ -243,7 +255,11 @@ class _Stopper:
         log.info("unmounting %s: %s", printable(self._target), reason)
         self._scope.deadline = trio.current_time() + _GRACE_SECONDS
         try:
-            await trio.to_thread.run_sync(take_down, self._target, self._mount)
+            await trio.to_thread.run_sync(self._take_down)
         except OverlaydError as error:
             log.error("%s", error)
         pyfuse3.terminate()
+
+    def _take_down(self) -> None:
+        self._manager.stopping(_GRACE_SECONDS + 1)
+        take_down(self._target, self._mount)
