@@ -129,12 +129,12 @@ class _Settling:
                 self._namespace.cache.drop(node)
 
     def _settle_directory(self, node: Node, fate: _Fate) -> None:
-        if (fate.position, fate.mount) == (node.position, node.mount) and fate.lives:
+        same_mount = fate.lives and fate.mount is node.mount
+        if same_mount and fate.position is node.position:
             return
-        if node.parent is not None:
-            self.names.add((node.parent.number, node.name))
-        self.inodes.add(node.number)
-        if fate.lives and fate.mount is node.mount:
+        if not same_mount or (fate.position is None) != (node.position is None):
+            self._outdate(node)
+        if same_mount:
             self._nodes.settle(node, fate.position, fate.mount)
             return
         self._namespace.cache.drop(node)
@@ -146,6 +146,11 @@ class _Settling:
         self._namespace.handles.move(node, left)
         self._nodes.settle(node, fate.position, fate.mount)
         self._namespace.back(node)
+
+    def _outdate(self, node: Node) -> None:
+        if node.parent is not None:
+            self.names.add((node.parent.number, node.name))
+        self.inodes.add(node.number)
 
     def _gone(self, mount: Attachment | None) -> Attachment | None:
         """What a directory that is no longer shown counts as provided by."""
