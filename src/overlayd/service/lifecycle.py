@@ -12,8 +12,10 @@ import os
 import resource
 import shutil
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import pyfuse3
 import trio
@@ -24,9 +26,10 @@ from overlayd.host import fs
 from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.sources import Source
 from overlayd.kernel.operations import Operations
+from overlayd.service.control import Control, open_socket
 from overlayd.service.mount_options import fuse_options
 from overlayd.service.plan import MountPlan
-from overlayd.service.registry import Record, Registration
+from overlayd.service.registry import Record, Registration, refuse_place_inside
 from overlayd.service.target import prepare_target, take_down
 from overlayd.table.guest_path import printable
 
@@ -50,10 +53,11 @@ def serve(plan: MountPlan, ready: Callable[[], None], lifeline: int | None = Non
         replace=plan.replace,
         allow_nonempty="nonempty" in plan.mount_options,
     )
+    refuse_place_inside(plan.target)
     stop_signals = _take_over_signals()
     try:
-        with _session(plan, overlay) as mount:
-            trio.run(_serve, mount, plan.target, ready, lifeline, stop_signals)
+        with _session(plan, overlay) as live:
+            trio.run(_serve, live, plan.target, ready, lifeline, stop_signals)
     except* OverlaydError as group:
         raise _first(group) from None
 
@@ -94,9 +98,17 @@ def _raise_descriptor_limit() -> int:
 # -- the session --------------------------------------------------------------------------------
 
 
+class _Live(NamedTuple):
+    """A mount that is to be served."""
+
+    mount: Mount
+    control: Control
+    listener: socket.socket
+
+
 @contextmanager
-def _session(plan: MountPlan, overlay: Overlay) -> Iterator[Mount]:
-    """The FUSE session and the record of it, taken down at the end of the block."""
+def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
+    """The FUSE session, the record of it and its socket, taken down at the end of the block."""
     _mount(plan, Operations(overlay, plan.cache, plan.errors))
     mount = mount_at(plan.target)
     registration = None
@@ -106,7 +118,9 @@ def _session(plan: MountPlan, overlay: Overlay) -> Iterator[Mount]:
             raise OverlaydError(f"target {printable(plan.target)} vanished while it was mounted")
         overlay.namespace.own_device = mount.dev
         registration = Registration(_record(plan, mount))
-        yield mount
+        control = Control(relieve=overlay.namespace.cache.shrink)
+        with open_socket(registration.path) as listener:
+            yield _Live(mount, control, listener)
     except BaseExceptionGroup as group:
         crashed = group.split(OverlaydError)[1] is not None
         raise
@@ -188,14 +202,15 @@ def _stderr_into(fd: int) -> Iterator[None]:
 
 
 async def _serve(
-    mount: Mount,
+    live: _Live,
     target: str,
     ready: Callable[[], None],
     lifeline: int | None,
     stop_signals: frozenset[signal.Signals],
 ) -> None:
     async with trio.open_nursery() as nursery:
-        stop = _Stopper(mount, target, nursery.cancel_scope)
+        stop = _Stopper(live.mount, target, nursery.cancel_scope)
+        nursery.start_soon(live.control.serve, live.listener)
         nursery.start_soon(stop.on_signal, stop_signals)
         if lifeline is not None:
             nursery.start_soon(stop.on_hangup, lifeline)
