@@ -241,8 +241,8 @@ def check_old_number(guest: Guest, path: str, number: int, outdated: Outdated) -
     try:
         guest.attributes.getattr(number)
     except OSError as error:
-        assert error.errno == errno.ESTALE
-        assert is_told, f"{above} keeps {name}"
+        if error.errno != errno.ESTALE or not is_told:
+            raise
         return
     try:
         assert number == guest.number(path) or is_told, f"{above} keeps {name}"

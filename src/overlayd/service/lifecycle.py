@@ -1,6 +1,6 @@
 """One mount's life: mount, say so, serve, and leave.
 
-Clean exit: SIGTERM, SIGINT and SIGHUP, the end of the process that *lifeline* belongs to, and an
+Clean exit: SIGTERM and SIGINT, the end of the process that *lifeline* belongs to, and an
 unmount from outside. The mount is then detached at once, busy or not; what guests have under way
 is answered for up to `_GRACE_SECONDS`. Crash: an exception out of the request loop is a defect of
 overlayd; the mount stays and answers ENOTCONN, because a directory that suddenly is empty would be
@@ -12,8 +12,10 @@ import os
 import resource
 import shutil
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import pyfuse3
 import trio
@@ -24,10 +26,12 @@ from overlayd.host import fs
 from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.sources import Source
 from overlayd.kernel.operations import Operations
+from overlayd.service.control import Control, open_socket
 from overlayd.service.mount_options import fuse_options
 from overlayd.service.notify import NOBODY, ServiceManager, feed_watchdog
 from overlayd.service.plan import MountPlan
-from overlayd.service.registry import Record, Registration
+from overlayd.service.registry import Record, Registration, refuse_place_inside
+from overlayd.service.reload import Reloader
 from overlayd.service.target import prepare_target, take_down
 from overlayd.table.guest_path import printable
 
@@ -35,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 5.0
 _MAX_TASKS = 256
-_STOP_SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+_STOP_SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT))
 
 
 def serve(
@@ -56,24 +60,25 @@ def serve(
         replace=plan.replace,
         allow_nonempty="nonempty" in plan.mount_options,
     )
-    stop_signals = _take_over_signals()
+    refuse_place_inside(plan.target)
+    signals = _take_over_signals()
     try:
-        with _session(plan, overlay) as mount:
-            trio.run(_serve, mount, plan.target, ready, lifeline, stop_signals, manager)
+        with _session(plan, overlay) as live:
+            trio.run(_serve, live, plan.target, ready, lifeline, signals, manager)
     except* OverlaydError as group:
         raise _first(group) from None
 
 
 def _take_over_signals() -> frozenset[signal.Signals]:
-    """The signals that end the serving, held back until somebody listens for them.
+    """The signals that end the serving or reload, held back until somebody listens for them.
 
     Between the mount and the loop that serves it, and after that loop, one would end this process
     and leave a dead mount. One that is ignored would be lost, as SIGINT is for what a script starts
     in the background; SIGHUP stays ignored where it is, since that is what nohup(1) is for.
     """
     signals = set(_STOP_SIGNALS)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signals.remove(signal.SIGHUP)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.add(signal.SIGHUP)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     for number in signals:
         signal.signal(number, signal.SIG_DFL)
@@ -100,10 +105,20 @@ def _raise_descriptor_limit() -> int:
 # -- the session --------------------------------------------------------------------------------
 
 
+class _Live(NamedTuple):
+    """A mount that is to be served."""
+
+    mount: Mount
+    control: Control
+    listener: socket.socket
+    reloader: Reloader
+
+
 @contextmanager
-def _session(plan: MountPlan, overlay: Overlay) -> Iterator[Mount]:
-    """The FUSE session and the record of it, taken down at the end of the block."""
-    _mount(plan, Operations(overlay, plan.cache, plan.errors))
+def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
+    """The FUSE session, the record of it and its socket, taken down at the end of the block."""
+    operations = Operations(overlay, plan.cache, plan.errors)
+    _mount(plan, operations)
     mount = mount_at(plan.target)
     registration = None
     crashed = False
@@ -112,7 +127,14 @@ def _session(plan: MountPlan, overlay: Overlay) -> Iterator[Mount]:
             raise OverlaydError(f"target {printable(plan.target)} vanished while it was mounted")
         overlay.namespace.own_device = mount.dev
         registration = Registration(_record(plan, mount))
-        yield mount
+        control = Control(relieve=overlay.namespace.cache.shrink)
+        registered = registration
+        reloader = Reloader(
+            plan, overlay, operations, lambda plan: registered.update(_record(plan, mount))
+        )
+        control.verbs["reload"] = reloader.on_request
+        with open_socket(registration.path) as listener:
+            yield _Live(mount, control, listener, reloader)
     except BaseExceptionGroup as group:
         crashed = group.split(OverlaydError)[1] is not None
         raise
@@ -194,16 +216,19 @@ def _stderr_into(fd: int) -> Iterator[None]:
 
 
 async def _serve(
-    mount: Mount,
+    live: _Live,
     target: str,
     ready: Callable[[], None],
     lifeline: int | None,
-    stop_signals: frozenset[signal.Signals],
+    signals: frozenset[signal.Signals],
     manager: ServiceManager,
 ) -> None:
     async with trio.open_nursery() as nursery:
-        stop = _Stopper(mount, target, nursery.cancel_scope, manager)
-        nursery.start_soon(stop.on_signal, stop_signals)
+        stop = _Stopper(live.mount, target, nursery.cancel_scope, manager)
+        nursery.start_soon(live.control.serve, live.listener)
+        nursery.start_soon(stop.on_signal, signals & _STOP_SIGNALS)
+        if signal.SIGHUP in signals:
+            nursery.start_soon(live.reloader.on_signal, signal.SIGHUP)
         if lifeline is not None:
             nursery.start_soon(stop.on_hangup, lifeline)
         nursery.start_soon(_announce, target, ready, manager)

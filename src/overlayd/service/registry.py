@@ -48,6 +48,20 @@ def runtime_directory() -> Path:
     return Path(base, "overlayd") if base else Path(f"/tmp/overlayd-{os.getuid()}")
 
 
+def refuse_place_inside(target: str) -> None:
+    """Raise OverlaydError where the runtime directory lies in *target*, before that is mounted on.
+
+    The record and the control socket would be looked for in the mount that they are about.
+    """
+    directory = runtime_directory()
+    real, top = os.path.realpath(directory), os.path.realpath(target)
+    if os.path.commonpath((real, top)) == top:
+        raise OverlaydError(
+            f"runtime directory {printable(str(directory))} lies inside the target"
+            f" {printable(target)}; set OVERLAYD_RUNTIME_DIR to a directory elsewhere"
+        )
+
+
 class Registration:
     """This daemon's own record; remove it when the mount is gone."""
 
@@ -65,20 +79,43 @@ class Registration:
             _sweep(directory)
             self._fd = os.open(unfinished, flags, 0o600)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(self._fd, json.dumps(asdict(record)).encode())
+            os.write(self._fd, _text(record))
             os.rename(unfinished, self._path)
         except OSError as error:
             raise _unusable(directory, error) from None
 
+    @property
+    def path(self) -> Path:
+        """Where the record lies."""
+        return self._path
+
+    def update(self, record: Record) -> None:
+        """Write *record*, of the same mount, over what there was.
+
+        In place, since waiters hold a lock on this very file; never shorter than it was, so that
+        no reader finds the end of one text behind another.
+        """
+        with suppress(OSError):  # the disk is full: only `status` without a daemon shows it
+            os.pwrite(self._fd, _text(record).ljust(os.fstat(self._fd).st_size), 0)
+
     def remove(self) -> None:
-        """Take the record back. The lock goes with this process, which is what waiters wait for."""
+        """Take the record back, and the socket beside it.
+
+        The lock goes with this process, which is what waiters wait for.
+        """
         _remove_own(self._path, self._fd)
 
 
+def _text(record: Record) -> bytes:
+    return json.dumps(asdict(record)).encode()
+
+
 def _remove_own(path: Path, fd: int) -> None:
-    """Unlink *path* if it still is the file that is open as *fd*."""
+    """Unlink the record at *path*, if it still is what is open as *fd*, with its socket."""
     with suppress(OSError):
         if os.path.samestat(os.lstat(path), os.fstat(fd)):
+            with suppress(OSError):
+                os.unlink(socket_of(path))
             os.unlink(path)
 
 
@@ -93,7 +130,11 @@ def _sweep(directory: Path) -> None:
             finally:
                 os.close(fd)
     for path in directory.glob("*.new"):  # killed while it wrote; not yet locked means nothing
-        if not os.path.exists(f"/proc/{path.stem}"):
+        if not os.path.exists(f"/proc/{path.name.partition('.')[0]}"):
+            with suppress(OSError):
+                os.unlink(path)
+    for path in directory.glob("*.sock"):  # its record went first
+        if not path.with_suffix(".json").exists():
             with suppress(OSError):
                 os.unlink(path)
 
@@ -122,11 +163,37 @@ def _unusable(directory: Path, error: OSError) -> OverlaydError:
 
 def has_record(device: int) -> bool:
     """Whether a daemon of this user serves *device*, or did until it was killed."""
-    return _record_path(device).exists()
+    return record_path(device).exists()
 
 
-def _record_path(device: int) -> Path:
+def record_path(device: int) -> Path:
+    """Where the record of a mount with this device number lies, if this user has one."""
     return runtime_directory() / f"{device}.json"
+
+
+def socket_of(record: Path) -> Path:
+    """Where the control socket of the daemon that wrote *record* lies."""
+    return record.with_suffix(".sock")
+
+
+def is_served(record: Path) -> bool:
+    """Whether the daemon that wrote *record* lives."""
+    try:
+        fd = os.open(record, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _is_locked(fd)
+    finally:
+        os.close(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 class DaemonWatch:
@@ -134,7 +201,7 @@ class DaemonWatch:
 
     def __init__(self, device: int) -> None:
         self._fd: int | None = None
-        self._path = _record_path(device)
+        self._path = record_path(device)
         with suppress(FileNotFoundError, PermissionError):  # none, or another user's mount
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
 
@@ -163,8 +230,4 @@ class DaemonWatch:
 
     def _is_gone(self) -> bool:
         assert self._fd is not None
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return not _is_locked(self._fd)

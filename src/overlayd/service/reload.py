@@ -1,7 +1,10 @@
 """Reloading: another table and other settings for a live mount, checked before anything changes."""
 
 import logging
-from collections.abc import Iterable
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
 
 import pyfuse3
 import trio
@@ -24,9 +27,17 @@ _SECONDS = 5.0
 class Reloader:
     """Applies what the configuration says now; one at a time."""
 
-    def __init__(self, plan: MountPlan, overlay: Overlay, operations: Operations) -> None:
+    def __init__(
+        self,
+        plan: MountPlan,
+        overlay: Overlay,
+        operations: Operations,
+        record: Callable[[MountPlan], None],
+    ) -> None:
+        """*record* writes down the plan that is in force, for others to see."""
         self.plan = plan
         """What is in force."""
+        self._record = record
         self._overlay = overlay
         self._operations = operations
         self._lock = trio.Lock()
@@ -52,6 +63,30 @@ class Reloader:
             await self._operations.drained(_SECONDS)
             return difference
 
+    async def on_request(self, _request: Mapping[str, Any]) -> object:
+        """The control socket's verb `reload`."""
+        log.info("reloading, as asked on the control socket")
+        return (await self._reload_and_log()).as_json()
+
+    async def on_signal(self, number: signal.Signals) -> None:
+        """Reload for every signal *number* that comes; what is wrong is only logged."""
+        with trio.open_signal_receiver(number) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))
+            async for _ in signals:
+                log.info("reloading: %s", number.name)
+                with suppress(OverlaydError):
+                    await self._reload_and_log()
+
+    async def _reload_and_log(self) -> Difference:
+        try:
+            difference = await self.reload()
+        except OverlaydError as error:
+            log.error("not reloaded, nothing has changed: %s", error)
+            raise
+        for line in difference.describe():
+            log.info("reloaded: %s", line)
+        return difference
+
     def _read_again(self) -> tuple[MountPlan, Survey]:
         plan = self.plan.reread()
         own_device = self._overlay.namespace.own_device
@@ -76,6 +111,7 @@ class Reloader:
         self._operations.configure(plan.cache, plan.errors)
         logging.getLogger().setLevel(plan.log_level.upper())
         self.plan = plan
+        self._record(plan)
 
     async def _tell_kernel(self, outdated: Outdated) -> None:
         """Have the kernel forget what it was told; may wait for a lookup that is under way."""
@@ -104,20 +140,3 @@ def _invalidate(names: Iterable[tuple[int, bytes]], inodes: Iterable[int]) -> No
             pyfuse3.invalidate_inode(pyfuse3.InodeT(number), attr_only=True)
         except OSError:
             continue
-
-
-def describe(difference: Difference) -> list[str]:
-    """What a reload did, a line each."""
-    return list(difference.lines()) or ["nothing changed"]
-
-
-async def reload_on_signal(reloader: Reloader, signals: trio.MemoryReceiveChannel[int]) -> None:
-    """Reload for each signal that comes, and log what that did."""
-    async for _ in signals:
-        try:
-            difference = await reloader.reload()
-        except OverlaydError as error:
-            log.error("not reloaded: %s", error)
-        else:
-            for line in describe(difference):
-                log.info("reloaded: %s", line)

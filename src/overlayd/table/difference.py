@@ -33,6 +33,22 @@ class Difference:
         yield from (f"{name}: {before}, now {after}" for name, before, after in self.settings)
         yield from (f"{name}: takes effect with the next mount" for name in self.remount_needed)
 
+    def describe(self) -> list[str]:
+        """The same, and something to say where nothing changed."""
+        return list(self.lines()) or ["nothing changed"]
+
+    @classmethod
+    def from_json(cls, answer: dict[str, Any]) -> "Difference":
+        """What `as_json` was made from."""
+        return cls(
+            answer["added"],
+            answer["removed"],
+            [(change["before"], change["after"]) for change in answer["changed"]],
+            answer["replaced"],
+            [(each["name"], each["before"], each["after"]) for each in answer["settings"]],
+            answer["remount_needed"],
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The same for programs; stable keys."""
         return {
