@@ -17,7 +17,7 @@ from overlayd.core.remount import Outdated
 from overlayd.host.sources import open_sources
 from overlayd.table.mount_tree import build_table
 from overlayd.table.preopen import parse_preopen
-from support.core_guest import Guest, fails
+from support.core_guest import Guest, each_fails, fails
 from support.planting import plant
 
 
@@ -65,14 +65,12 @@ def test_a_preopen_that_is_added_masks_at_once(host: Path) -> None:
     outdated = remount(guest, f"{host}/app::/", f"{host}/lib::/lib")
     assert guest.read("/lib/x") == "lib"
     assert guest.ls("/lib") == ["deep", "more", "x"]
-    for call in (
+    each_fails(
+        errno.ESTALE,
         lambda: guest.names.lookup(masked, b"x"),
         lambda: guest.attributes.getattr(masked),
-    ):
-        with fails(errno.ESTALE):
-            call()
-    with fails(errno.ESTALE):
-        guest.data.open(file, os.O_RDONLY, guest.caller)
+        lambda: guest.data.open(file, os.O_RDONLY, guest.caller),
+    )
     assert {(ROOT_NUMBER, b"lib"), (masked, b"x")} <= outdated.names
 
 
