@@ -17,7 +17,7 @@ from support.live import foreground, make_dirs, make_target, mount
 from support.mounting import is_mounted
 from support.processes import command, daemons_of, ends, in_child, outcome, wait_until
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
 every_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
 

@@ -12,7 +12,7 @@ from overlayd.service.target import is_ours
 from overlayd.table.difference import Difference
 from overlayd.table.guest_path import printable
 
-_SECONDS = 30.0
+_SECONDS = 40.0  # more than all that the daemon itself waits for
 
 
 @click.command("reload")
@@ -28,7 +28,7 @@ def command(target: str, as_program: bool) -> None:
     mount = mount_at(path)
     if mount is None or not is_ours(mount):
         raise OverlaydError(f"{printable(path)} holds no overlayd mount; mount it first")
-    answer = ask(mount.dev, "reload", timeout=_SECONDS)
+    answer = ask(mount.dev, "reload", timeout=_SECONDS, target=path)
     if as_program:
         click.echo(json.dumps(answer, indent=2))
         return

@@ -19,13 +19,21 @@ class Unanswered(OverlaydError):
     """There is no daemon, or it gave no answer that could be understood."""
 
 
-def ask(mount: int | Record, verb: str, timeout: float = 5.0, **fields: object) -> Any:
+def ask(
+    mount: int | Record,
+    verb: str,
+    timeout: float = 5.0,
+    target: str = "the mount",
+    **fields: object,
+) -> Any:
     """What the daemon of *mount* (its record, or its device number) answers to *verb*.
+
+    Where it is a device number, *target* is what the mount is called in errors.
 
     Waits *timeout* seconds at most. Raises Unanswered where no answer is to be had, and what the
     daemon complained of as OverlaydError with its exit status; both lines name the mount.
     """
-    device, name = (mount, "the mount") if isinstance(mount, int) else (mount.device, mount.target)
+    device, name = (mount, target) if isinstance(mount, int) else (mount.device, mount.target)
     name = printable(name)
     deadline = time.monotonic() + timeout
     try:

@@ -20,6 +20,7 @@ from overlayd.table.guest_path import printable
 
 log = logging.getLogger(__name__)
 
+_SOURCES_SECONDS = 10.0
 _SECONDS = 5.0
 """How long requests and kernel calls that are under way are waited for."""
 
@@ -50,17 +51,17 @@ class Reloader:
         a source has kept waiting for longer than `_SECONDS`.
         """
         async with self._lock:
-            plan, wanted = await trio.to_thread.run_sync(self._read_again)
+            plan, wanted = await self._ask_sources()
             difference = self._compare(plan, wanted)
             outdated = self._overlay.remount(wanted)
             self._take_over(plan)
             await self._tell_kernel(outdated)
             # Requests that had begun go by the former table until they end.
-            if not await self._operations.drained(_SECONDS):
-                log.warning("requests from before the reload still wait for their source")
+            drained = await self._operations.drained(_SECONDS)
             await self._tell_kernel(self._overlay.settle())
             await trio.to_thread.run_sync(self._revoke)
-            await self._operations.drained(_SECONDS)
+            if not drained or not await self._operations.drained(_SECONDS):
+                log.warning("requests from before the reload still wait for their source")
             return difference
 
     async def on_request(self, _request: Mapping[str, Any]) -> object:
@@ -87,15 +88,24 @@ class Reloader:
             log.info("reloaded: %s", line)
         return difference
 
+    async def _ask_sources(self) -> tuple[MountPlan, Survey]:
+        with trio.move_on_after(_SOURCES_SECONDS):
+            return await trio.to_thread.run_sync(self._read_again, abandon_on_cancel=True)
+        raise OverlaydError(
+            f"a source does not answer within {_SOURCES_SECONDS:g} s;"
+            " take it out of the configuration, or see to its server"
+        )
+
     def _read_again(self) -> tuple[MountPlan, Survey]:
         plan = self.plan.reread()
-        own_device = self._overlay.namespace.own_device
-        for source in plan.sources:
-            if source.stat.dev == own_device:
-                raise UsageError(
-                    f"{source.preopen.origin}: {printable(source.preopen.host)} lies in this very"
-                    " mount; name the directory that is shown there"
-                )
+        own = self._overlay.namespace.own_device
+        inside = [source.preopen for source in plan.sources if source.stat.dev == own]
+        if inside:
+            del plan  # its sources would keep the mount busy for as long as the error is looked at
+            raise UsageError(
+                f"{inside[0].origin}: {printable(inside[0].host)} lies in this very mount;"
+                " name the directory that is shown there"
+            )
         return plan, survey(plan.table, plan.sources)
 
     def _compare(self, plan: MountPlan, wanted: Survey) -> Difference:
