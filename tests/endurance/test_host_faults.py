@@ -86,6 +86,32 @@ def check_full_disk(place: Path) -> None:
         assert sorted(os.listdir(top)) == sorted(os.listdir(source))
 
 
+def check_removed_files_free_their_room(place: Path) -> None:
+    """At once, although the kernel tells the daemon later; and a guest may still look at one."""
+    with (
+        tmpfs(place / "source", "size=1m,nr_inodes=4") as source,
+        mounted(place, f"{source}::/") as top,
+    ):
+        for turn in range(60):
+            fill(top / "file")
+            os.unlink(top / "file")
+            (top / "next").write_bytes(b"%d" % turn * 1000)
+            os.rename(top / "next", top / "last")
+            os.mkdir(top / "dir")
+            os.rmdir(top / "dir")
+        (top / "kept").write_bytes(b"kept")
+        kept = os.open(top / "kept", os.O_PATH)
+        os.unlink(top / "kept")
+        fill(top / "file")
+        assert outcome(lambda: (top / "next").touch()) == "ENOSPC"
+        assert os.stat(f"/proc/self/fd/{kept}").st_size == 4
+        os.close(kept)
+
+
+def test_removed_files_free_their_room(tmp_path: Path) -> None:
+    in_private_mounts(lambda: check_removed_files_free_their_room(tmp_path))
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     in_private_mounts(lambda: check_full_disk(tmp_path))
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import pyfuse3
 import trio
 
+from overlayd.core.descriptors import DescriptorCache
 from overlayd.core.overlay import Overlay
 from overlayd.core.types import Attrs, WouldBlock
 from overlayd.host.fs import HostStat
@@ -51,6 +52,8 @@ class FakeCore:
             handles=SimpleNamespace(get=lambda _: SimpleNamespace(device=DEVICE)),
             has_slow_source=False,
             is_shared=lambda _: self.shared,
+            cache=DescriptorCache(8),
+            consent_to_wait=self.consent_to_wait,
         )
         self.calls: list[tuple[str, tuple[Any, ...], int]] = []
         self.answers: dict[str, Callable[..., object]] = {}
@@ -66,6 +69,10 @@ class FakeCore:
         self.is_patient = True
         yield
         self.is_patient = False
+
+    def consent_to_wait(self, device: int) -> None:
+        if not self.is_patient:
+            raise WouldBlock(device)
 
     def raises(self, error: BaseException) -> None:
         """From now on every method raises ERROR."""

@@ -113,3 +113,22 @@ def test_a_descriptor_closes_once() -> None:
         assert is_open(reused), "closing twice does not close what came after"
     finally:
         os.close(reused)
+
+
+def test_what_was_removed_lingers_until_it_is_let_go_of() -> None:
+    cache = DescriptorCache(3)
+    dropped, evicted, kept, opened = nodes(4)
+    for node in (dropped, evicted, kept):
+        cache.put_removed(node, descriptor())
+    assert cache.lingering() == {dropped, evicted, kept}
+    cache.drop(dropped)
+    cache.drop(dropped)
+    assert (cache.lingering(), cache.freed) == ({evicted, kept}, 1)
+    cache.put_removed(opened, descriptor())
+    cache.put(nodes(1)[0], descriptor())
+    assert (cache.lingering(), cache.freed) == ({kept, opened}, 2)
+    opened.handles = {1}
+    assert cache.lingering() == {kept}
+    cache.stop_expecting({kept})
+    assert (cache.lingering(), cache.freed) == (set(), 2)
+    assert cache.get(kept) is not None

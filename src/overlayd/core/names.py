@@ -261,7 +261,7 @@ class Names:
             return
         if space.nodes.displace(victim.node, directory, name) and victim.fd is not None:
             # The kernel may go on using it: a working directory, an O_PATH descriptor.
-            space.cache.put(victim.node, victim.fd)
+            space.cache.put_removed(victim.node, victim.fd)
 
     # -- moving ---------------------------------------------------------------------------------
 

@@ -32,6 +32,10 @@ ErrorStyle = Literal["posix", "wasi"]
 _THREADS_PER_DEVICE = 16
 _INLINE_WRITE = 64 * 1024  # bytes; copying as much takes less time than a thread's round trip
 
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
+_FORGET_TURNS = 20
+_FORGET_PAUSE = 0.005  # seconds
+
 # wasmtime turns EROFS into EIO before its guest sees it; EPERM passes through (SPEC.md section 6).
 _STYLES: dict[str, dict[int, int]] = {"posix": {}, "wasi": {errno.EROFS: errno.EPERM}}
 
@@ -79,6 +83,33 @@ class Operations(pyfuse3.Operations):
     # -- calling the core -----------------------------------------------------------------------
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
+        """What *function* answers; asked once more where room on the host was about to come."""
+        freed = self._overlay.namespace.cache.freed
+        try:
+            return await self._ask(function, *args)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not await self._room_comes(freed):
+                raise
+        return await self._ask(function, *args)
+
+    async def _room_comes(self, freed: int) -> bool:
+        """Whether anything removed was let go of since *freed* was counted, or is so shortly.
+
+        The kernel says only some requests later that it has done with a file that was removed, and
+        until then the host keeps the file. Waited for in turns of the event loop, each of which
+        reads what the kernel has queued; what stays for so long is kept by a guest.
+        """
+        cache = self._overlay.namespace.cache
+        expected = cache.lingering()
+        for _ in range(_FORGET_TURNS):
+            if not expected & cache.lingering():
+                break
+            await trio.sleep(_FORGET_PAUSE)
+        else:
+            cache.stop_expecting(expected)
+        return cache.freed != freed
+
+    async def _ask(self, function: Callable[..., T], *args: Any) -> T:
         """Call *function* here if it need not wait, else in a thread that may."""
         try:
             return function(*args)
@@ -311,9 +342,12 @@ class Operations(pyfuse3.Operations):
 
     @answering
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        if len(buf) <= _INLINE_WRITE and not self._data.may_block(fh):
-            return self._data.write(fh, off, buf)
-        return await self._in_thread(self._device(fh), self._data.write, fh, off, buf)
+        return await self._call(self._write, fh, off, buf)
+
+    def _write(self, fh: int, off: int, buf: bytes) -> int:
+        if len(buf) > _INLINE_WRITE or self._data.may_block(fh):
+            self._overlay.namespace.consent_to_wait(self._device(fh))
+        return self._data.write(fh, off, buf)
 
     @answering
     async def flush(self, fh: int) -> None:
