@@ -24,7 +24,7 @@ from conformance.case import (
 )
 from conformance.directories import entries_of
 
-MOUNT_POINTS = ("lib", "again", "work/data", "work/data/inner", "syn/thetic/deep")
+MOUNT_POINTS = ("lib", "again", "area/data", "area/data/inner", "syn/thetic/deep")
 DIRECTORY, FILE = 4, 8
 TOO_LONG = "n" * 256
 
@@ -35,9 +35,9 @@ TOO_LONG = "n" * 256
 @behaviour("layout")
 def listings_hold_mount_points_once(case: Case) -> None:
     wanted = {
-        "work": [("data", DIRECTORY), ("link", 10), ("note", FILE), ("plain", FILE)],
-        "work/data": [("d", FILE), ("inner", DIRECTORY)],
-        "work/data/inner": [("i", FILE), ("scratch", DIRECTORY), ("twin", FILE)],
+        "area": [("data", DIRECTORY), ("link", 10), ("note", FILE), ("plain", FILE)],
+        "area/data": [("d", FILE), ("inner", DIRECTORY)],
+        "area/data/inner": [("i", FILE), ("scratch", DIRECTORY), ("twin", FILE)],
         "syn": [("thetic", DIRECTORY)],
         "syn/thetic": [("deep", DIRECTORY)],
         "syn/thetic/deep": [("p", FILE)],
@@ -46,34 +46,34 @@ def listings_hold_mount_points_once(case: Case) -> None:
     for path, names in wanted.items():
         found = sorted((entry.name.decode(), entry.kind) for entry in entries_of(path))
         case.same(found, [(".", DIRECTORY), ("..", DIRECTORY), *names], f"the listing of {path}")
-    case.same(sorted(os.listdir(".")), ["a", "again", "alias", "lib", "syn", "work"], "of /")
+    case.same(sorted(os.listdir(".")), ["a", "again", "alias", "area", "lib", "syn"], "of /")
 
 
 @behaviour("layout")
 def masked_names_are_nowhere(case: Case) -> None:
     os.symlink("lib/hidden", "to-hidden")
-    masked = [f"{path}/hidden" for path in ("lib", "again", "work/data", "work/data/inner")]
-    for path in (*masked, "to-hidden", "work/../lib/hidden", "syn/thetic/deep/../../../lib/hidden"):
+    masked = [f"{path}/hidden" for path in ("lib", "again", "area/data", "area/data/inner")]
+    for path in (*masked, "to-hidden", "area/../lib/hidden", "syn/thetic/deep/../../../lib/hidden"):
         case.refused(errno.ENOENT, os.stat, path)
         case.refused(errno.ENOENT, opened_and_closed, path, os.O_RDONLY)
-    with opened("work") as fd:
+    with opened("area") as fd:
         case.refused(errno.ENOENT, lambda: os.stat("data/hidden", dir_fd=fd))
         case.refused(errno.ENOENT, lambda: os.stat("../lib/hidden", dir_fd=fd))
     case.refused(errno.ENOENT, os.link, "lib/hidden", "got")
-    case.refused(errno.ENOENT, os.rename, "work/data/hidden", "work/data/got")
-    case.same(read("work/note"), b"a note", "the file that masks another")
+    case.refused(errno.ENOENT, os.rename, "area/data/hidden", "area/data/got")
+    case.same(read("area/note"), b"a note", "the file that masks another")
     os.unlink("to-hidden")
 
 
 @behaviour("layout")
 def every_way_leads_to_one_object(case: Case) -> None:
     number = os.stat("lib/one").st_ino
-    ways = ["lib/./one", "work/../lib/one", "lib/sub/../one", "syn/thetic/deep/../../../lib/one"]
-    ways += ["work/data/inner/../../../lib/one", "lib/link", "lib//one"]
+    ways = ["lib/./one", "area/../lib/one", "lib/sub/../one", "syn/thetic/deep/../../../lib/one"]
+    ways += ["area/data/inner/../../../lib/one", "lib/link", "lib//one"]
     for path in ways:
         case.same(os.stat(path).st_ino, number, f"the inode number of {path}")
         case.same(read(path), b"lib one", f"the content of {path}")
-    with opened(".") as root, opened("lib") as lib, opened("work/data/inner") as inner:
+    with opened(".") as root, opened("lib") as lib, opened("area/data/inner") as inner:
         case.same(os.stat("lib/one", dir_fd=root).st_ino, number, "the number, from the root")
         case.same(os.stat("one", dir_fd=lib).st_ino, number, "the number, from lib")
         case.same(os.stat("../../../lib/one", dir_fd=inner).st_ino, number, "from far away")
@@ -90,38 +90,38 @@ def parents_of_mount_points(case: Case) -> None:
 
 @behaviour("layout")
 def names_of_one_inode_in_two_sources(case: Case) -> None:
-    one, two = os.stat("work/data/d"), os.stat("work/data/inner/twin")
+    one, two = os.stat("area/data/d"), os.stat("area/data/inner/twin")
     case.same((one.st_ino, one.st_nlink), (two.st_ino, 2), "inode number and link count")
-    os.truncate("work/data/d", 0)
-    case.same(os.stat("work/data/inner/twin").st_size, 0, "the size by the other name")
-    write("work/data/inner/twin", b"data")
+    os.truncate("area/data/d", 0)
+    case.same(os.stat("area/data/inner/twin").st_size, 0, "the size by the other name")
+    write("area/data/inner/twin", b"data")
     case.same(read("again/d"), b"data", "the content by a third name")
 
 
 @behaviour("layout")
 def one_directory_through_two_preopens(case: Case) -> None:
-    write("work/data/fresh", b"1")
+    write("area/data/fresh", b"1")
     case.same(read("again/fresh"), b"1", "the content by the other path")
     os.unlink("again/fresh")
-    case.refused(errno.ENOENT, os.stat, "work/data/fresh")
-    same = os.stat("work/data").st_ino == os.stat("again").st_ino
+    case.refused(errno.ENOENT, os.stat, "area/data/fresh")
+    same = os.stat("area/data").st_ino == os.stat("again").st_ino
     case.differs("one directory through two preopens", "one inode" if same else "two inodes")
 
 
 @behaviour("layout")
 def a_single_file(case: Case) -> None:
-    with opened("work/note", os.O_RDWR) as fd:
+    with opened("area/note", os.O_RDWR) as fd:
         os.write(fd, b"A")
-    case.same(read("work/note"), b"A note", "the content")
-    os.chmod("work/note", 0o600)
-    case.same(mode_of("work/note"), 0o600, "the mode")
-    write("work/note", b"a note")
-    case.refused(errno.EBUSY, os.unlink, "work/note")
-    case.refused(errno.EBUSY, os.rename, "work/note", "work/other")
-    case.refused(errno.EBUSY, os.rename, "work/plain", "work/note")
-    case.refused(errno.EXDEV, os.link, "work/note", "work/other")
-    case.refused(errno.EEXIST, opened_and_closed, "work/note", os.O_CREAT | os.O_EXCL)
-    case.refused(errno.ENOTDIR, os.stat, "work/note/x")
+    case.same(read("area/note"), b"A note", "the content")
+    os.chmod("area/note", 0o600)
+    case.same(mode_of("area/note"), 0o600, "the mode")
+    write("area/note", b"a note")
+    case.refused(errno.EBUSY, os.unlink, "area/note")
+    case.refused(errno.EBUSY, os.rename, "area/note", "area/other")
+    case.refused(errno.EBUSY, os.rename, "area/plain", "area/note")
+    case.refused(errno.EXDEV, os.link, "area/note", "area/other")
+    case.refused(errno.EEXIST, opened_and_closed, "area/note", os.O_CREAT | os.O_EXCL)
+    case.refused(errno.ENOTDIR, os.stat, "area/note/x")
 
 
 # -- mount points stay --------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def a_single_file(case: Case) -> None:
 def mount_points_stay(case: Case) -> None:
     os.mkdir("other")
     write("file")
-    for path in ("lib", "again", "work/data", "work/data/inner"):
+    for path in ("lib", "again", "area/data", "area/data/inner"):
         beside = os.path.join(os.path.dirname(path), "moved")
         case.refused(errno.EBUSY, os.rmdir, path)
         case.refused(errno.EISDIR, os.unlink, path)
@@ -149,37 +149,37 @@ def mount_points_stay(case: Case) -> None:
 
 @behaviour("layout")
 def nothing_is_made_over_mount_points(case: Case) -> None:
-    for path in (*MOUNT_POINTS, "syn", "syn/thetic", "work/note", "work"):
+    for path in (*MOUNT_POINTS, "syn", "syn/thetic", "area/note", "area"):
         case.refused(errno.EEXIST, os.mkdir, path)
         case.refused(errno.EEXIST, os.mkfifo, path)
         case.refused(errno.EEXIST, os.symlink, "t", path)
         case.refused(errno.EEXIST, opened_and_closed, path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    for path in ("lib", "work", "syn"):
+    for path in ("lib", "area", "syn"):
         case.refused(errno.EEXIST, os.link, "a", path)
 
 
 @behaviour("layout")
 def directories_above_mount_points(case: Case) -> None:
     os.mkdir("room")
-    case.refused(errno.EISDIR, os.unlink, "work")
-    case.excepted("rmdir above a mount point", os.rmdir, "work")
-    case.excepted("replace above a mount point", os.rename, "room", "work")
+    case.refused(errno.EISDIR, os.unlink, "area")
+    case.excepted("rmdir above a mount point", os.rmdir, "area")
+    case.excepted("replace above a mount point", os.rename, "room", "area")
     os.rmdir("room")
-    case.excepted("rename above a mount point", os.rename, "work", "moved")
+    case.excepted("rename above a mount point", os.rename, "area", "moved")
     if os.path.exists("moved"):
-        os.rename("moved", "work")
-    case.excepted("exchange above a mount point", rename2, "work", "a", RENAME_EXCHANGE)
-    if os.path.isfile("work"):
-        rename2("work", "a", RENAME_EXCHANGE)
-    os.chmod("work", 0o711)
-    case.same(mode_of("work"), 0o711, "the mode: only its name is fixed")
+        os.rename("moved", "area")
+    case.excepted("exchange above a mount point", rename2, "area", "a", RENAME_EXCHANGE)
+    if os.path.isfile("area"):
+        rename2("area", "a", RENAME_EXCHANGE)
+    os.chmod("area", 0o711)
+    case.same(mode_of("area"), 0o711, "the mode: only its name is fixed")
 
 
 # -- from one mount to another ------------------------------------------------------------------
 
 CROSSINGS = (
-    *(("a", "work/data"), ("work/data/d", "."), ("work/data/d", "work/data/inner")),
-    *(("work/data/inner/i", "syn/thetic/deep"), ("work/data/d", "again"), ("lib/one", ".")),
+    *(("a", "area/data"), ("area/data/d", "."), ("area/data/d", "area/data/inner")),
+    *(("area/data/inner/i", "syn/thetic/deep"), ("area/data/d", "again"), ("lib/one", ".")),
     *(("a", "lib"), ("a", "syn"), ("a", "syn/thetic")),
 )
 
@@ -187,11 +187,11 @@ CROSSINGS = (
 @behaviour("layout")
 def renaming_across_mounts(case: Case) -> None:
     os.mkdir("tree")
-    for old, place in (*CROSSINGS, ("tree", "work/data"), ("tree", "syn/thetic/deep")):
+    for old, place in (*CROSSINGS, ("tree", "area/data"), ("tree", "syn/thetic/deep")):
         for flags in (0, RENAME_NOREPLACE):
             case.refused(errno.EXDEV, rename2, old, f"{place}/new", flags)
-    case.refused(errno.EXDEV, rename2, "a", "work/data/d", RENAME_EXCHANGE)
-    case.refused(errno.EXDEV, os.rename, "a", "work/data/d")
+    case.refused(errno.EXDEV, rename2, "a", "area/data/d", RENAME_EXCHANGE)
+    case.refused(errno.EXDEV, os.rename, "a", "area/data/d")
     os.rmdir("tree")
 
 
@@ -199,21 +199,21 @@ def renaming_across_mounts(case: Case) -> None:
 def renaming_across_mounts_when_names_do_not_fit(case: Case) -> None:
     os.mkdir("tree")
     write("tree/f")
-    os.makedirs("work/data/full/f")
-    case.excepted("missing name across mounts", os.rename, "missing", "work/data/x")
-    case.excepted("taken name across mounts", rename2, "a", "work/data/d", RENAME_NOREPLACE)
+    os.makedirs("area/data/full/f")
+    case.excepted("missing name across mounts", os.rename, "missing", "area/data/x")
+    case.excepted("taken name across mounts", rename2, "a", "area/data/d", RENAME_NOREPLACE)
     case.excepted("nothing to exchange across mounts", rename2, "a", "again/x", RENAME_EXCHANGE)
-    case.excepted("file over directory across mounts", os.rename, "a", "work/data/full")
-    case.excepted("directory over file across mounts", os.rename, "tree", "work/data/d")
-    case.refused(errno.EXDEV, os.rename, "tree", "work/data/full")
-    case.excepted("into itself across mounts", os.rename, "work", "work/data/x")
-    case.excepted("over what holds it across mounts", os.rename, "work/data/d", "work")
-    case.excepted("too long a name across mounts", os.rename, "work/data/d", TOO_LONG)
-    case.excepted("names of one file across mounts", os.rename, "again/d", "work/data/d")
-    case.same(read("work/data/d"), b"data", "the content afterwards")
+    case.excepted("file over directory across mounts", os.rename, "a", "area/data/full")
+    case.excepted("directory over file across mounts", os.rename, "tree", "area/data/d")
+    case.refused(errno.EXDEV, os.rename, "tree", "area/data/full")
+    case.excepted("into itself across mounts", os.rename, "area", "area/data/x")
+    case.excepted("over what holds it across mounts", os.rename, "area/data/d", "area")
+    case.excepted("too long a name across mounts", os.rename, "area/data/d", TOO_LONG)
+    case.excepted("names of one file across mounts", os.rename, "again/d", "area/data/d")
+    case.same(read("area/data/d"), b"data", "the content afterwards")
     os.unlink("tree/f")
     os.rmdir("tree")
-    os.removedirs("work/data/full/f")
+    os.removedirs("area/data/full/f")
 
 
 @behaviour("layout")
@@ -223,24 +223,24 @@ def linking_across_mounts(case: Case) -> None:
             case.excepted("link into a read-only mount", os.link, old, f"{place}/new")
         else:
             case.refused(errno.EXDEV, os.link, old, f"{place}/new")
-    case.refused(errno.EEXIST, os.link, "a", "work/data/d")
-    case.refused(errno.ENOENT, os.link, "missing", "work/data/x")
-    case.excepted("directory linked across mounts", os.link, "work", "work/data/x")
+    case.refused(errno.EEXIST, os.link, "a", "area/data/d")
+    case.refused(errno.ENOENT, os.link, "missing", "area/data/x")
+    case.excepted("directory linked across mounts", os.link, "area", "area/data/x")
     os.symlink("a", "ln")
-    case.refused(errno.EXDEV, lambda: os.link("ln", "work/data/x", follow_symlinks=False))
+    case.refused(errno.EXDEV, lambda: os.link("ln", "area/data/x", follow_symlinks=False))
     os.unlink("ln")
 
 
 @behaviour("layout")
 def moving_within_a_mount_goes(case: Case) -> None:
-    os.mkdir("work/data/dir")
-    case.done(os.link, "work/data/d", "work/data/dir/e")
-    case.done(os.rename, "work/data/dir/e", "work/data/g")
+    os.mkdir("area/data/dir")
+    case.done(os.link, "area/data/d", "area/data/dir/e")
+    case.done(os.rename, "area/data/dir/e", "area/data/g")
     case.done(os.rename, "again/g", "again/h")
-    case.done(os.unlink, "work/data/h")
-    case.done(os.rmdir, "work/data/dir")
-    case.done(os.rename, "work/plain", "plain")
-    case.done(os.rename, "plain", "work/plain")
+    case.done(os.unlink, "area/data/h")
+    case.done(os.rmdir, "area/data/dir")
+    case.done(os.rename, "area/plain", "plain")
+    case.done(os.rename, "plain", "area/plain")
 
 
 # -- read-only ----------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def asking_for_rights_in_a_read_only_mount(case: Case) -> None:
         case.done(libc_call, "access", path.encode(), os.R_OK)
     case.refused(errno.EACCES, libc_call, "access", b"lib/one", os.W_OK | os.X_OK)
     case.done(libc_call, "access", b"syn/thetic/deep", os.W_OK)
-    case.done(libc_call, "access", b"work/data", os.W_OK)
+    case.done(libc_call, "access", b"area/data", os.W_OK)
 
 
 @behaviour("layout of all users")
@@ -380,7 +380,7 @@ def synthetic_directories_stay(case: Case) -> None:
 
 @behaviour("links")
 def links_into_other_mounts(case: Case) -> None:
-    from_the_root = ["/lib/one", "/work/../lib/one", "/work/data/inner/../../../../lib/one"]
+    from_the_root = ["/lib/one", "/area/../lib/one", "/area/data/inner/../../../../lib/one"]
     climbing = [
         "../../lib/one",
         "../../../../../lib/one",
@@ -388,42 +388,42 @@ def links_into_other_mounts(case: Case) -> None:
         "./../../lib//one",
     ]
     for target in (*from_the_root, *climbing):
-        os.symlink(target, "work/data/ln")
-        case.same(read("work/data/ln"), b"lib one", f"what {target} leads to")
-        os.unlink("work/data/ln")
+        os.symlink(target, "area/data/ln")
+        case.same(read("area/data/ln"), b"lib one", f"what {target} leads to")
+        os.unlink("area/data/ln")
 
 
 @behaviour("links")
 def links_are_read_from_where_they_are_now(case: Case) -> None:
-    os.mkdir("work/data/down")
-    write("work/data/one", b"data one")
-    os.symlink("../one", "work/data/down/ln")
-    case.same(read("work/data/down/ln"), b"data one", "what the link leads to")
-    os.rename("work/data/down/ln", "work/data/ln")
-    case.refused(errno.ENOENT, os.stat, "work/data/ln")
+    os.mkdir("area/data/down")
+    write("area/data/one", b"data one")
+    os.symlink("../one", "area/data/down/ln")
+    case.same(read("area/data/down/ln"), b"data one", "what the link leads to")
+    os.rename("area/data/down/ln", "area/data/ln")
+    case.refused(errno.ENOENT, os.stat, "area/data/ln")
     case.refused(errno.ENOENT, os.stat, "again/ln")
     write("one", b"root one")
     case.same(read("again/ln"), b"root one", "what it leads to from the other preopen")
-    for name in ("work/data/ln", "work/data/one", "one"):
+    for name in ("area/data/ln", "area/data/one", "one"):
         os.unlink(name)
-    os.rmdir("work/data/down")
+    os.rmdir("area/data/down")
 
 
 @behaviour("links")
 def texts_of_links_that_leave(case: Case) -> None:
-    for target in ("/lib/one", "../../../../lib/one", "/", "/work/../lib"):
-        os.symlink(target, "work/data/ln")
-        text = os.readlink("work/data/ln")
+    for target in ("/lib/one", "../../../../lib/one", "/", "/area/../lib"):
+        os.symlink(target, "area/data/ln")
+        text = os.readlink("area/data/ln")
         case.differs("text of a link that leaves", "stored" if text == target else "rebased")
-        case.same(os.lstat("work/data/ln").st_size, len(text), "the size")
-        os.unlink("work/data/ln")
+        case.same(os.lstat("area/data/ln").st_size, len(text), "the size")
+        os.unlink("area/data/ln")
 
 
 @behaviour("links")
 def links_through_what_is_missing(case: Case) -> None:
     for target, number in (("/missing/../a", errno.ENOENT), ("/a/../a", errno.ENOTDIR)):
-        os.symlink(target, "work/ln")
-        case.refused(number, os.stat, "work/ln")
-        case.refused(number, opened_and_closed, "work/ln", os.O_CREAT | os.O_WRONLY)
-        case.refused(number, os.listdir, "work/ln")
-        os.unlink("work/ln")
+        os.symlink(target, "area/ln")
+        case.refused(number, os.stat, "area/ln")
+        case.refused(number, opened_and_closed, "area/ln", os.O_CREAT | os.O_WRONLY)
+        case.refused(number, os.listdir, "area/ln")
+        os.unlink("area/ln")

@@ -12,7 +12,7 @@ from conformance.catalogue import BEHAVIOURS
 from conformance.conftest import Environments
 from conformance.exceptions import EXCEPTIONS
 
-NESTED_PLACE = "work/data/inner/scratch"
+NESTED_PLACE = "area/data/inner/scratch"
 """A preopen in a preopen: where behaviours that need only a directory run in the nested layout."""
 
 SIDES = {

@@ -11,26 +11,26 @@ from conformance.case import RENAME_EXCHANGE, RENAME_NOREPLACE
 from model.execution import Operation
 
 PLACES = (
-    *("", "work/", "work/data/", "work/data/inner/", "again/", "lib/", "lib/sub/", "syn/"),
-    *("syn/thetic/", "syn/thetic/deep/", "a/", "work/a/", "work/data/a/", "again/b/", "b/a/"),
+    *("", "area/", "area/data/", "area/data/inner/", "again/", "lib/", "lib/sub/", "syn/"),
+    *("syn/thetic/", "syn/thetic/deep/", "a/", "area/a/", "area/data/a/", "again/b/", "b/a/"),
 )
 NAMES = ("a", "b", "c\udcff")
 FIXED = (
-    *("work", "lib", "again", "work/data", "work/data/inner", "work/note", "syn", "syn/thetic"),
-    *("syn/thetic/deep", "lib/one", "lib/sub", "work/plain", "work/data/d", "again/d", "hidden"),
-    *("lib/hidden", "work/data/hidden", "work/link", "lib/link", ".", "x" * 256),
+    *("area", "lib", "again", "area/data", "area/data/inner", "area/note", "syn", "syn/thetic"),
+    *("syn/thetic/deep", "lib/one", "lib/sub", "area/plain", "area/data/d", "again/d", "hidden"),
+    *("lib/hidden", "area/data/hidden", "area/link", "lib/link", ".", "x" * 256),
 )
 TARGETS = (
-    *("a", "b", "../a", "../b", "../../../../a", "/work/data", "/work/a", "/lib/one", "/", "."),
-    *("..", "/again", "../lib/sub", "/work/../a", "missing", "/syn/thetic", "a/"),
-    *("/work/data/..", "a/../b", "/a/../b", "b/../../../a", "missing/../a", "/work/plain/../a"),
+    *("a", "b", "../a", "../b", "../../../../a", "/area/data", "/area/a", "/lib/one", "/", "."),
+    *("..", "/again", "../lib/sub", "/area/../a", "missing", "/syn/thetic", "a/"),
+    *("/area/data/..", "a/../b", "/a/../b", "b/../../../a", "missing/../a", "/area/plain/../a"),
 )
 """What random links say."""
 
 EXISTING = (
-    *("a", "b/a/f", "work/plain", "work/link", "work/note", "work/data/d", "work/data/b/f"),
-    *("work/data/inner/i", "syn/thetic/deep/p", "syn/thetic/deep/b", "again/d", "again/b"),
-    *("lib/one", "lib/sub", "lib/link", "work/deep/p", "work/data/b", "b", "b/a"),
+    *("a", "b/a/f", "area/plain", "area/link", "area/note", "area/data/d", "area/data/b/f"),
+    *("area/data/inner/i", "syn/thetic/deep/p", "syn/thetic/deep/b", "again/d", "again/b"),
+    *("lib/one", "lib/sub", "lib/link", "area/deep/p", "area/data/b", "b", "b/a"),
 )
 """What layout.py puts there; a sequence may have removed it."""
 

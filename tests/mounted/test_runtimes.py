@@ -68,7 +68,7 @@ def tree(tmp_path: Path) -> Tree:
         "app/lib/only-in-app": "masked",
         "lib/x": "the-mounted-lib/x",
         "config/settings": "as-configured",
-        "work/scratch": "scratch",
+        "area/scratch": "scratch",
     }
     for name, text in contents.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def test_a_mount_point_cannot_be_removed_or_replaced(
 
 def spread(tree: Tree) -> dict[str, Path]:
     """Preopens at places that no source has, one of them two levels below."""
-    places = {"/config": tree.root / "config", "/srv/work": tree.root / "work"}
+    places = {"/config": tree.root / "config", "/srv/area": tree.root / "area"}
     return tree.overlapping | places
 
 
@@ -224,7 +224,7 @@ def test_listings_are_complete(runtime: Runtime, tree: Tree, tmp_path: Path) -> 
     expected = {
         "list /": ["main:file", "lib:dir", "deep:dir", "config:dir", "srv:dir", "motd:file"],
         "list /lib": ["x:file"],
-        "list /srv": ["work:dir"],
+        "list /srv": ["area:dir"],
     }
     expected["list @r"] = expected["list /"]
     expected["list @r:lib"] = expected["list /lib"]
@@ -239,7 +239,7 @@ def test_listings_are_complete(runtime: Runtime, tree: Tree, tmp_path: Path) -> 
 
 @every_wasmtime
 def test_listings_have_dot_and_dot_dot(runtime: Runtime, tree: Tree, tmp_path: Path) -> None:
-    places = ["list /", "list /lib", "list /srv", "list /srv/work", "list /deep"]
+    places = ["list /", "list /lib", "list /srv", "list /srv/area", "list /deep"]
     with mounted(tmp_path, *merged(spread(tree))) as target:
         answers = probe(runtime, behind(target), places)
     for place, answer in answers.items():
@@ -278,9 +278,9 @@ def test_dot_dot_crosses_mount_points_both_ways(
         "read /lib/../main": "ok main",
         "read @r:lib/../main": "ok main",
         "read /lib/../config/../lib/x": MOUNTED,
-        "read @r:srv/work/../../lib/x": MOUNTED,
-        "read /srv/work/../work/scratch": "ok scratch",
-        "read /config/../srv/work/scratch": "ok scratch",
+        "read @r:srv/area/../../lib/x": MOUNTED,
+        "read /srv/area/../area/scratch": "ok scratch",
+        "read /config/../srv/area/scratch": "ok scratch",
         "read /lib/../lib/only-in-app": "error ENOENT",
     }
     with mounted(tmp_path, *merged(spread(tree))) as target:
@@ -420,12 +420,12 @@ FIRST_STEP = {"link": "link", "rename": "link-beside"}
 
 def exploit(runtime: Runtime, method: str, preopens: list[str]) -> list[str]:
     """Run the exploit guest; return its steps, each with what became of it."""
-    return runtime.run("exploit", [method, "/config/settings", "/work/alias", "EVIL"], preopens)
+    return runtime.run("exploit", [method, "/config/settings", "/area/alias", "EVIL"], preopens)
 
 
 def config_and_work(tree: Tree, read_only: str) -> list[str]:
     """Options for wasmtime: a preopen that the guest may only read, and one that it may write."""
-    return [f"{read_only}={tree.root}/config::/config", f"--dir={tree.root}/work::/work"]
+    return [f"{read_only}={tree.root}/config::/config", f"--dir={tree.root}/area::/area"]
 
 
 @every_method
@@ -450,7 +450,7 @@ def test_without_overlayd_the_newest_runtime_refuses(method: str, tree: Tree) ->
 def test_a_read_only_file_gets_no_writable_name(
     runtime: Runtime, method: str, tree: Tree, tmp_path: Path
 ) -> None:
-    entries = [f"{tree.root}/config::/config::ro", f"{tree.root}/work::/work"]
+    entries = [f"{tree.root}/config::/config::ro", f"{tree.root}/area::/area"]
     with mounted(tmp_path, *entries, options=WASI_ERRORS) as target:
         steps = exploit(runtime, method, behind(target))
     assert len(steps) == 1
@@ -458,7 +458,7 @@ def test_a_read_only_file_gets_no_writable_name(
     assert not steps[0].endswith(" ok")
     assert tree.read("config/settings") == "as-configured"
     assert tree.names("config") == {"settings"}
-    assert tree.names("work") == {"scratch"}
+    assert tree.names("area") == {"scratch"}
 
 
 # --- read-only files that had a second, writable name before the guest ran ----------------------
@@ -482,9 +482,9 @@ class Alias:
 
 
 ALIASES = {
-    "hard-link": Alias("config::/config", "work::/work", "/work/hard-link"),
+    "hard-link": Alias("config::/config", "area::/area", "/area/hard-link"),
     "one-directory-twice": Alias("config::/config", "config::/again", "/again/settings"),
-    "read-only-below-writable": Alias("config::/config", "::/", "/work/../config/settings"),
+    "read-only-below-writable": Alias("config::/config", "::/", "/area/../config/settings"),
 }
 
 every_alias = pytest.mark.parametrize("alias", ALIASES.values(), ids=ALIASES)
@@ -492,7 +492,7 @@ every_alias = pytest.mark.parametrize("alias", ALIASES.values(), ids=ALIASES)
 
 @pytest.fixture
 def hard_link(tree: Tree) -> None:
-    (tree.root / "work/hard-link").hardlink_to(tree.root / "config/settings")
+    (tree.root / "area/hard-link").hardlink_to(tree.root / "config/settings")
 
 
 @pytest.mark.usefixtures("hard_link")
@@ -539,12 +539,12 @@ CHANGES = [
 ]
 
 CROSSINGS = [
-    "rename /main /work/main",
-    "rename /work/scratch /lib/scratch",
+    "rename /main /area/main",
+    "rename /area/scratch /lib/scratch",
     "rename /lib/x /x",
     "link /main /lib/main",
-    "link /lib/x /work/x",
-    "link /work/scratch /scratch",
+    "link /lib/x /area/x",
+    "link /area/scratch /scratch",
 ]
 
 # A libc that is told EXDEV copies instead; wasmtime keeps it from its guests.
@@ -558,8 +558,8 @@ EXDEV_AS_SEEN = [
 def test_nothing_moves_or_is_linked_between_mount_points(
     runtime: Runtime, answer: str, tree: Tree, tmp_path: Path
 ) -> None:
-    entries = [*merged(tree.overlapping), f"{tree.root}/work::/work"]
-    before = {path: tree.names(path) for path in ("app", "lib", "work")}
+    entries = [*merged(tree.overlapping), f"{tree.root}/area::/area"]
+    before = {path: tree.names(path) for path in ("app", "lib", "area")}
     with mounted(tmp_path, *entries) as target:
         answers = probe(runtime, behind(target), CROSSINGS)
     assert answers == dict.fromkeys(CROSSINGS, answer)

@@ -126,6 +126,20 @@ def test_many_signals_at_once(tmp_path: Path) -> None:
         assert not is_mounted(target)
 
 
+@every_signal
+def test_signals_until_it_has_ended(tmp_path: Path, number: signal.Signals) -> None:
+    """However late one more comes, the end is a clean one."""
+    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
+    with foreground(target, f"{source}::/") as process:
+        assert in_child(lambda: (target / "file").exists())
+        deadline = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < deadline:
+            process.send_signal(number)
+            time.sleep(0.0005)
+        assert process.returncode == 0
+        assert not is_mounted(target)
+
+
 def test_a_signal_while_it_is_still_mounting(tmp_path: Path) -> None:
     """At whatever moment it comes, no mount is left, live or dead."""
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)

@@ -67,22 +67,30 @@ def serve(
             trio.run(_serve, live, plan.target, ready, lifeline, signals, manager)
     except* OverlaydError as group:
         raise _first(group) from None
+    finally:
+        for number in stop_signals:  # Python's own end gives up its handlers before its threads
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _take_over_signals() -> frozenset[signal.Signals]:
     """The signals that end the serving or reload, held back until somebody listens for them.
 
-    Between the mount and the loop that serves it, and after that loop, one would end this process
-    and leave a dead mount. One that is ignored would be lost, as SIGINT is for what a script starts
-    in the background; SIGHUP stays ignored where it is, since that is what nohup(1) is for.
+    Between the mount and the loop that serves it, one would end this process and leave a dead
+    mount. One that is ignored would be lost, as SIGINT is for what a script starts in the
+    background; SIGHUP stays ignored where it is, since that is what nohup(1) is for.
     """
     signals = set(_STOP_SIGNALS)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals.add(signal.SIGHUP)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     for number in signals:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, _ends_already)
     return frozenset(signals)
+
+
+def _ends_already(number: int, frame: object) -> None:
+    """One more signal after that loop: worker threads do not hold it back, and by default it would
+    make a clean end look like a crash."""
 
 
 def _first(group: BaseExceptionGroup[OverlaydError]) -> OverlaydError:
