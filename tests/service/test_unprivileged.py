@@ -95,7 +95,7 @@ def test_nobody_else_gets_in(account: Account) -> None:
 
 def test_a_signal_unmounts(account: Account) -> None:
     account.mount()
-    (record,) = Path(account.environment["OVERLAYD_RUNTIME_DIR"]).iterdir()
+    (record,) = Path(account.environment["OVERLAYD_RUNTIME_DIR"]).glob("*.json")
     daemon = json.loads(record.read_text())["pid"]
     os.kill(daemon, signal.SIGTERM)
     assert ends(daemon)

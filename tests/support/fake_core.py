@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ STATUS = HostStat(
     *(1_500_000_000_000_000_001, 1_600_000_000_000_000_002, 1_700_000_000_000_000_003),
 )
 ATTRS = Attrs(number=99, stat=STATUS, size=1234, volatile=False)
+NODE = SimpleNamespace(file_type=stat.S_IFDIR, mount=None)
 CONTEXT = pyfuse3.RequestContext()
 
 
@@ -49,7 +51,8 @@ class FakeCore:
         self.data = FakeFamily(self)
         self.namespace = SimpleNamespace(
             patience=self.patience,
-            handles=SimpleNamespace(get=lambda _: SimpleNamespace(device=DEVICE)),
+            nodes=SimpleNamespace(get=lambda _: NODE),
+            handles=SimpleNamespace(get=lambda _: SimpleNamespace(device=DEVICE, node=NODE)),
             has_slow_source=False,
             is_shared=lambda _: self.shared,
             cache=DescriptorCache(8),

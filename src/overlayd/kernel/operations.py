@@ -21,6 +21,7 @@ from overlayd.core.types import Attrs, Changes, WouldBlock
 from overlayd.host.credentials import Caller
 from overlayd.host.fs import HostStat
 from overlayd.kernel.cache import CachePolicy
+from overlayd.kernel.counters import Counters, subject_of
 
 log = logging.getLogger(__name__)
 
@@ -41,23 +42,32 @@ _STYLES: dict[str, dict[int, int]] = {"posix": {}, "wasi": {errno.EROFS: errno.E
 
 
 def answering(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Turn what *handler* raises into a FUSEError: an OSError's errno, EIO for anything else."""
+    """Turn what *handler* raises into a FUSEError: an OSError's errno, EIO for anything else.
+
+    Requests and errors are counted here too.
+    """
+    operation = handler.__name__
+    subject = subject_of(operation)
 
     @functools.wraps(handler)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        counters: Counters = args[0].counters  # type: ignore[attr-defined]
         try:
+            counters.request(operation, subject, args[1])  # type: ignore[arg-type]
             return await handler(*args, **kwargs)
         except FUSEError:
             raise
         except OSError as error:
             style = args[0].error_style  # type: ignore[attr-defined]
             if error.errno is None:
-                log.exception("%s: an error without a number", handler.__name__)
+                log.exception("%s: an error without a number", operation)
             number = error.errno or errno.EIO
         except Exception:
-            log.exception("%s: unexpected; answered EIO", handler.__name__)
+            log.exception("%s: unexpected; answered EIO", operation)
             style, number = {}, errno.EIO
-        raise FUSEError(style.get(number, number))
+        number = style.get(number, number)
+        counters.errors[number] += 1
+        raise FUSEError(number)
 
     return wrapper
 
@@ -71,6 +81,7 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, overlay: Overlay, cache: CachePolicy, errors: ErrorStyle) -> None:
         super().__init__()
+        self.counters = Counters(overlay.namespace)
         self._overlay = overlay
         self._names = overlay.names
         self._attributes = overlay.attributes
@@ -182,6 +193,7 @@ class Operations(pyfuse3.Operations):
             raise
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        self.counters.operations["forget"] += 1
         for number, count in inode_list:
             try:
                 self._names.forget(number, count)
@@ -248,7 +260,9 @@ class Operations(pyfuse3.Operations):
 
     @answering
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        return await self._call(self._names.opendir, inode, _caller(ctx))
+        handle = await self._call(self._names.opendir, inode, _caller(ctx))
+        self.counters.opened(handle)
+        return handle
 
     @answering
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
@@ -344,6 +358,7 @@ class Operations(pyfuse3.Operations):
     @answering
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         handle = await self._call(self._data.open, inode, flags, _caller(ctx))
+        self.counters.opened(handle)
         return FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=False)
 
     @answering
@@ -351,6 +366,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         created = await self._call(self._data.create, parent_inode, name, mode, flags, _caller(ctx))
+        self.counters.opened(created.handle)
         info = FileInfo(fh=pyfuse3.FileHandleT(created.handle), keep_cache=False)
         return info, self._entry(created.attrs)
 
@@ -359,11 +375,14 @@ class Operations(pyfuse3.Operations):
         data = self._data.read_cached(fh, off, size)
         if data is None:
             data = await self._in_thread(self._device(fh), self._data.read, fh, off, size)
+        self.counters.read(fh, len(data))
         return data
 
     @answering
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._call(self._write, fh, off, buf)
+        count = await self._call(self._write, fh, off, buf)
+        self.counters.written(fh, count)
+        return count
 
     def _write(self, fh: int, off: int, buf: bytes) -> int:
         if len(buf) > _INLINE_WRITE or self._data.may_block(fh):

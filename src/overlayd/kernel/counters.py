@@ -1,0 +1,103 @@
+"""What was asked of the daemon, counted in plain integers, since every request pays for them.
+
+Only the event loop counts, so nothing is locked; whoever reads may be a moment behind.
+"""
+
+import stat
+from collections import Counter, defaultdict
+from typing import Literal
+
+from overlayd.core.assembly import Attachment
+from overlayd.core.namespace import Namespace, provider
+from overlayd.core.nodes import Node
+
+Subject = Literal["inode", "handle"]
+
+_ON_HANDLES = frozenset(
+    ("read", "write", "flush", "fsync", "release", "readdir", "fsyncdir", "releasedir")
+)
+
+
+def subject_of(operation: str) -> Subject | None:
+    """What the first argument of the handler *operation* is the number of."""
+    if operation == "statfs":
+        return None
+    return "handle" if operation in _ON_HANDLES else "inode"
+
+
+class Tally:
+    """What went through one preopen."""
+
+    __slots__ = ("bytes_read", "bytes_written", "handles", "operations")
+
+    def __init__(self) -> None:
+        self.operations = 0
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self.handles = 0
+        """How many are open."""
+
+
+class Counters:
+    """Requests by operation, errors by number, and both directions of data by preopen."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.operations: Counter[str] = Counter()
+        self.errors: Counter[int] = Counter()
+        """As they were answered, by errno."""
+        self.by_mount: defaultdict[Attachment | None, Tally] = defaultdict(Tally)
+        """By what provides something; None for the synthetic."""
+        self._namespace = namespace
+        self._by_handle: dict[int, Tally] = {}
+
+    def request(self, operation: str, subject: Subject | None, number: int) -> None:
+        """One request came in, about the inode or handle *number*."""
+        self.operations[operation] += 1
+        if subject == "handle":
+            tally = self._by_handle.get(number)
+        elif subject == "inode":
+            tally = self._of_inode(number)
+        else:
+            return
+        if tally is None:  # never given out, or forgotten: the answer will say so
+            return
+        tally.operations += 1
+        if operation in ("release", "releasedir"):
+            tally.handles -= 1
+            del self._by_handle[number]
+
+    def opened(self, handle: int) -> None:
+        """*handle* was given out. It counts for the preopen it was opened through to its end."""
+        node = self._namespace.handles.get(handle).node
+        tally = self.by_mount[provider_of(node)]
+        tally.handles += 1
+        self._by_handle[handle] = tally
+
+    def read(self, handle: int, count: int) -> None:
+        """*count* bytes were read through *handle*."""
+        tally = self._by_handle.get(handle)
+        if tally is not None:
+            tally.bytes_read += count
+
+    def written(self, handle: int, count: int) -> None:
+        """*count* bytes were written through *handle*."""
+        tally = self._by_handle.get(handle)
+        if tally is not None:
+            tally.bytes_written += count
+
+    def _of_inode(self, number: int) -> Tally | None:
+        try:
+            node = self._namespace.nodes.get(number)
+        except OSError:
+            return None
+        return self.by_mount[provider_of(node)]
+
+
+def provider_of(node: Node) -> Attachment | None:
+    """The preopen that provides *node* under its newest name, None for the synthetic."""
+    if node.file_type == stat.S_IFDIR:
+        return node.mount
+    parent = node.parent
+    if parent is None:  # removed while it is open
+        return None
+    return provider(parent.position, parent.mount, node.name)
