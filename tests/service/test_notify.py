@@ -6,10 +6,11 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,17 @@ class Ear:
         self._socket.close()
 
 
+@contextmanager
+def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A daemon in the foreground and its target; ends it well where the test has not."""
+    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
+    with foreground(target, f"{source}::/") as daemon:
+        yield daemon, target
+        if daemon.poll() is None:
+            daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(LIMIT) == 0
+
+
 @pytest.fixture
 def ear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ear]:
     """A manager that daemons started in the test are told of."""
@@ -53,8 +65,7 @@ def ear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ear]:
 
 
 def test_a_manager_hears_of_the_beginning_and_the_end(tmp_path: Path, ear: Ear) -> None:
-    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
-    with foreground(target, f"{source}::/") as daemon:
+    with served(tmp_path) as (daemon, target):
         assert ear.hear() == ["READY=1", f"STATUS=Serving {target}"]
         daemon.send_signal(signal.SIGTERM)
         assert ear.hear() == [
@@ -67,10 +78,9 @@ def test_a_manager_hears_of_the_beginning_and_the_end(tmp_path: Path, ear: Ear) 
 
 
 def test_an_abstract_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     ear = Ear(ABSTRACT)
     monkeypatch.setenv("NOTIFY_SOCKET", ABSTRACT)
-    with foreground(target, f"{source}::/"):
+    with served(tmp_path):
         assert ear.hear()[0] == "READY=1"
     ear.close()
 
@@ -79,20 +89,16 @@ def test_an_abstract_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_manager_that_cannot_be_reached_does_not_matter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     monkeypatch.setenv("NOTIFY_SOCKET", address)
-    with foreground(target, f"{source}::/") as daemon:
+    with served(tmp_path) as (_, target):
         assert wait_until(lambda: ask(str(target)) == errno.ENAMETOOLONG)
-        daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(LIMIT) == 0
 
 
 def test_signs_of_life_come_often_enough(
     tmp_path: Path, ear: Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     monkeypatch.setenv("WATCHDOG_USEC", "300000")
-    with foreground(target, f"{source}::/"):
+    with served(tmp_path):
         assert ear.hear()[0] == "READY=1"
         began = time.monotonic()
         for _ in range(4):
@@ -121,9 +127,8 @@ def test_a_reload_is_two_messages(ear: Ear) -> None:
 
 
 def test_a_daemon_that_hangs_is_not_fed_and_piles_up_no_threads(tmp_path: Path, ear: Ear) -> None:
-    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     manager = ServiceManager(ear.address, watchdog_seconds=0.03)
-    with foreground(target, f"{source}::/") as daemon:
+    with served(tmp_path) as (daemon, target):
         assert ear.hear()[0] == "READY=1"
 
         async def watch() -> None:
@@ -143,5 +148,4 @@ def test_a_daemon_that_hangs_is_not_fed_and_piles_up_no_threads(tmp_path: Path, 
         try:
             trio.run(watch)
         finally:
-            with suppress(ProcessLookupError):
-                daemon.send_signal(signal.SIGCONT)
+            daemon.send_signal(signal.SIGCONT)
