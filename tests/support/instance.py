@@ -78,13 +78,13 @@ class Instance:
 
     def clean_up(self) -> None:
         """Stop everything; fails where a mount stays."""
-        machine = self.machine
-        for unit in (self.guest, self.unit):
-            machine.systemctl("disable", unit)
-            machine.systemctl("stop", unit)
-            machine.systemctl("reset-failed", unit)
-            machine.run("rm", "-rf", f"/etc/systemd/system/{unit}.d")
-        machine.systemctl("daemon-reload", check=True)
+        machine, units = self.machine, f"{self.guest} {self.unit}"
+        machine.run(
+            *("sh", "-c"),
+            f"systemctl stop {units}; systemctl reset-failed {units}; cd /etc/systemd/system;"
+            f" for unit in {units}; do rm -rf $unit.d $unit.wants *.wants/$unit; done;"
+            " systemctl daemon-reload",
+        )
         left = [mount for mount in machine.mounts() if mount == self.target]
         for mount in left:
             machine.run("umount", "-l", mount)

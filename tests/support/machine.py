@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -215,6 +216,15 @@ class Machine:
             if fields[fields.index("-") + 1] == kind:
                 found.append(unescape(fields[4]))
         return found
+
+
+def settings(unit: Path) -> dict[str, list[str]]:
+    """What UNIT sets, with every value it gives."""
+    found: dict[str, list[str]] = {}
+    for line in unit.read_text().splitlines():
+        if match := re.fullmatch(r"\s*(\w+)\s*=(.*)", line):
+            found.setdefault(match[1], []).append(match[2])
+    return found
 
 
 def cgroup_root() -> Path:

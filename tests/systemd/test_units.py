@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.machine import UNITS, Machine
+from support.machine import UNITS, Machine, settings
 
 DAEMON = UNITS / "overlayd@.service"
 GUEST = UNITS / "overlayd-guest@.service"
@@ -25,15 +25,6 @@ ImportCredential RestrictSUIDSGID User
 """
 NEVER = frozenset(_NEVER.split())
 """Settings that hide the mount, or keep the daemon from mounting or serving."""
-
-
-def settings(unit: Path) -> dict[str, list[str]]:
-    """What UNIT sets, with every value it gives."""
-    found: dict[str, list[str]] = {}
-    for line in unit.read_text().splitlines():
-        if match := re.fullmatch(r"\s*(\w+)\s*=(.*)", line):
-            found.setdefault(match[1], []).append(match[2])
-    return found
 
 
 def test_nothing_in_the_unit_hides_the_mount() -> None:
