@@ -24,7 +24,7 @@ from overlayd.host import fs
 from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.sources import Source
 from overlayd.kernel.operations import Operations
-from overlayd.service.mount_options import fuse_options
+from overlayd.service.mount_options import fuse_options, target_mode
 from overlayd.service.plan import MountPlan
 from overlayd.service.registry import Record, Registration
 from overlayd.service.target import prepare_target, take_down
@@ -49,6 +49,7 @@ def serve(plan: MountPlan, ready: Callable[[], None], lifeline: int | None = Non
         plan.target,
         replace=plan.replace,
         allow_nonempty="nonempty" in plan.mount_options,
+        create_mode=target_mode(plan.mount_options),
     )
     stop_signals = _take_over_signals()
     try:
