@@ -1,4 +1,4 @@
-"""`-o x-mount.mkdir[=MODE]`, as mount(8) has it: a missing target is made, after a dead one went."""
+"""`-o x-mount.mkdir`, as mount(8) has it: a missing target is made once a dead mount is gone."""
 
 from __future__ import annotations
 

@@ -94,5 +94,5 @@ def test_the_mode_of_a_target_to_create(word: str, mode: int | None) -> None:
 
 @pytest.mark.parametrize("value", ["", "0888", "rwx", "-1", "17777", "0o555", "²"])
 def test_a_mode_that_is_none(value: str) -> None:
-    with pytest.raises(UsageError, match="in octal, as in x-mount.mkdir=0555"):
+    with pytest.raises(UsageError, match="mode in octal"):
         asked(f"x-mount.mkdir={value}")
