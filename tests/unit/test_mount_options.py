@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from overlayd.errors import UsageError
-from overlayd.service.mount_options import fuse_options, parse_mount_options
+from overlayd.service.mount_options import fuse_options, parse_mount_options, target_mode
 
 
 def asked(*texts: str) -> frozenset[str]:
@@ -74,3 +74,25 @@ def test_a_host_path_can_smuggle_no_option_in() -> None:
 def test_many_sources_give_a_name_of_bounded_length() -> None:
     options = fuse_options(frozenset(), ["/source"] * 1000, allow_other=False)
     assert max(map(len, options)) <= len("fsname=") + 128
+
+
+@pytest.mark.parametrize(
+    ("word", "mode"),
+    [
+        ("x-mount.mkdir", 0o755),
+        ("X-mount.mkdir", 0o755),
+        ("x-mount.mkdir=0555", 0o555),
+        ("x-mount.mkdir=1777", 0o1777),
+        ("x-mount.owner=root", None),
+        ("ro", None),
+    ],
+)
+def test_the_mode_of_a_target_to_create(word: str, mode: int | None) -> None:
+    assert target_mode(asked(word, "dev")) == mode
+    assert fuse_options(asked(word), ["/a"], allow_other=False) & {word} == {word} & {"ro"}
+
+
+@pytest.mark.parametrize("value", ["", "0888", "rwx", "-1", "17777", "0o555", "²"])
+def test_a_mode_that_is_none(value: str) -> None:
+    with pytest.raises(UsageError, match="mode in octal"):
+        asked(f"x-mount.mkdir={value}")

@@ -20,7 +20,7 @@ from overlayd.service.target import clear_dead_mount
     "mount_options",
     multiple=True,
     metavar="OPTION[,OPTION...]",
-    help="Options of mount(8): ro, noatime, dev, suid, fsname=, subtype=, nonempty, ...",
+    help="Options of mount(8): ro, noatime, dev, suid, fsname=, nonempty, x-mount.mkdir=MODE, ...",
 )
 @click.argument("target", required=False)
 def command(

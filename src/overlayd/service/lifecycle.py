@@ -27,7 +27,7 @@ from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.sources import Source
 from overlayd.kernel.operations import Operations
 from overlayd.service.control import Control, open_socket
-from overlayd.service.mount_options import fuse_options
+from overlayd.service.mount_options import fuse_options, target_mode
 from overlayd.service.notify import NOBODY, ServiceManager, feed_watchdog
 from overlayd.service.plan import MountPlan
 from overlayd.service.registry import Record, Registration, refuse_place_inside
@@ -59,6 +59,7 @@ def serve(
         plan.target,
         replace=plan.replace,
         allow_nonempty="nonempty" in plan.mount_options,
+        create_mode=target_mode(plan.mount_options),
     )
     refuse_place_inside(plan.target)
     signals = _take_over_signals()
@@ -68,7 +69,7 @@ def serve(
     except* OverlaydError as group:
         raise _first(group) from None
     finally:
-        for number in stop_signals:  # Python's own end gives up its handlers before its threads
+        for number in signals:  # Python's own end gives up its handlers before its threads
             signal.signal(number, signal.SIG_IGN)
 
 

@@ -9,6 +9,9 @@ _FLAGS = frozenset(
 _VALUES = frozenset(("fsname", "subtype", "max_read"))
 _OURS = frozenset(("nonempty",))
 """Acted on here and not passed on."""
+_MKDIR = ("x-mount.mkdir", "X-mount.mkdir")
+"""Ours too; mount(8) knows both spellings: the first one stays in its records, the second not."""
+_MKDIR_MODE = 0o755
 _IGNORED = frozenset(
     ("defaults", "nofail", "_netdev", "auto", "noauto", "user", "users", "nouser", "owner", "group")
     + ("relatime", "norelatime", "strictatime", "nodiratime", "diratime", "lazytime", "loop")
@@ -30,6 +33,9 @@ def parse_mount_options(texts: tuple[str, ...]) -> frozenset[str]:
 
 def _is_meant_for_us(word: str) -> bool:
     name, equals, value = word.partition("=")
+    if name in _MKDIR:
+        _mode(word)
+        return True
     if name in _IGNORED or name.startswith(("x-", "comment")):
         return False
     if name in _VALUES:
@@ -38,8 +44,31 @@ def _is_meant_for_us(word: str) -> bool:
         return True
     if (name in _FLAGS or name in _OURS) and not equals:
         return True
-    known = ", ".join(sorted(_FLAGS | _OURS) + [f"{name}=" for name in sorted(_VALUES)])
+    known = ", ".join(
+        sorted(_FLAGS | _OURS) + [f"{name}=" for name in sorted(_VALUES)] + [_MKDIR[0]]
+    )
     raise UsageError(f"-o {word}: unknown mount option; known are {known}")
+
+
+def target_mode(asked: frozenset[str]) -> int | None:
+    """The mode of a target that is to be created where it is missing; None: it must be there."""
+    for word in asked:
+        if word.partition("=")[0] in _MKDIR:
+            return _mode(word)
+    return None
+
+
+def _mode(word: str) -> int:
+    _, equals, value = word.partition("=")
+    if not equals:
+        return _MKDIR_MODE
+    try:
+        mode = int(value, 8) if value.isdecimal() else -1
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o7777:
+        raise UsageError(f"-o {word}: give the directory's mode in octal, as in x-mount.mkdir=0555")
+    return mode
 
 
 def fuse_options(asked: frozenset[str], hosts: list[str], *, allow_other: bool) -> set[str]:
@@ -49,7 +78,8 @@ def fuse_options(asked: frozenset[str], hosts: list[str], *, allow_other: bool) 
     nobody whether a caller may search a directory. A mount for its own user alone does without,
     since the host checks the same user, and access(2) then reaches us, who know what is read-only.
     """
-    options = {option for option in asked if option not in _OURS}
+    ours = _OURS.union(_MKDIR)
+    options = {option for option in asked if option.partition("=")[0] not in ours}
     named = {option.partition("=")[0] for option in options}
     if "fsname" not in named:
         options.add(f"fsname={_telling_name(hosts)}")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import threading
+from contextlib import suppress
 
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import FILE_SYSTEM_TYPE, Mount, detach, mount_at, unmount
@@ -14,14 +15,19 @@ from overlayd.table.guest_path import printable
 _PROBE_SECONDS = 2.0
 
 
-def prepare_target(target: str, *, replace: bool, allow_nonempty: bool) -> None:
+def prepare_target(
+    target: str, *, replace: bool, allow_nonempty: bool, create_mode: int | None = None
+) -> None:
     """Make sure that *target* can be mounted on; a dead mount of ours on it is detached first.
 
-    With *replace* a live one of ours goes too; nothing else is ever unmounted. Raises
-    OverlaydError naming the target and the cure.
+    With *replace* a live one of ours goes too; nothing else is ever unmounted. With *create_mode*
+    a missing target is made with that mode: only now, since a dead mount can be neither seen into
+    nor made anew. Raises OverlaydError naming the target and the cure.
     """
     clear_dead_mount(target)
     _clear_live_mount(target, replace)
+    if create_mode is not None:
+        _create(target, create_mode)
     shown = printable(target)
     try:
         entries = os.listdir(target)
@@ -38,6 +44,28 @@ def prepare_target(target: str, *, replace: bool, allow_nonempty: bool) -> None:
             f"target {shown} is not empty, and a mount would hide what it holds;"
             " name an empty directory, or add -o nonempty"
         )
+
+
+def _create(target: str, mode: int) -> None:
+    """Make the directory *target* with exactly *mode* unless it exists, and what leads to it."""
+    try:
+        _make_parents(os.path.dirname(target))
+        with suppress(FileExistsError):
+            os.mkdir(target, mode)
+            os.chmod(target, mode)  # whatever the umask, and with the sticky bit
+    except OSError as error:
+        raise OverlaydError(
+            f"target {printable(target)} cannot be created: {_words(error)};"
+            " name a place that can be written"
+        ) from None
+
+
+def _make_parents(path: str) -> None:
+    """Like os.makedirs, which would leave all but the last one to the umask, and ours is 0."""
+    if not os.path.isdir(path):
+        _make_parents(os.path.dirname(path))
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o755)
 
 
 def is_ours(mount: Mount) -> bool:
