@@ -1,12 +1,17 @@
 """overlayd mount."""
 
+import logging
 from typing import Any
 
 import click
 
+from overlayd.cli.messages import warn
 from overlayd.cli.options import Request, absolute_target, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
 from overlayd.service.target import clear_dead_mount
+from overlayd.service.warnings import warning_for_mount
+
+log = logging.getLogger(__name__)
 
 
 @click.command("mount")
@@ -43,8 +48,18 @@ def command(
         from overlayd.service.lifecycle import serve
 
         set_up_logging()
-        serve(plan, ready=lambda: None)
+        serve(plan, ready=lambda: _log_warning(where))
         return
     from overlayd.service.background import start_daemon
 
     start_daemon(plan, set_up_logging)
+    words = warning_for_mount(where)
+    if words is not None:
+        warn(words)
+
+
+def _log_warning(target: str) -> None:
+    """The log of a mount in the foreground is what its user looks at."""
+    words = warning_for_mount(target)
+    if words is not None:
+        log.warning("%s", words)
