@@ -22,7 +22,7 @@ from overlayd.service.plan import MountPlan
 from overlayd.service.registry import DaemonWatch
 from overlayd.service.target import take_down
 from overlayd.service.warnings import ignored_mode
-from overlayd.table.runtimes import GuestCommand, fill_in, read_command, runtime_of
+from overlayd.table.runtimes import fill_in, read_command, runtime_of
 
 _WAIT_SECONDS = 10.0
 
@@ -42,14 +42,17 @@ def command(arguments: tuple[str, ...], keep_dirs: bool, verbose: bool, **shared
     Where COMMAND is wasmtime, wasmer, wasmedge, wazero or iwasm, its directory options are added
     to the table, and the one for the target takes their place, unless they use {} themselves.
     """
-    guest = _read_guest(arguments, keep_dirs)
-    request = Request(**shared, lifted=tuple(guest.preopens()) if guest else ()).with_config()
+    guest = read_command(arguments, guess=keep_dirs)
+    lifted = None if guest is None or keep_dirs or guest.names_target else guest
+    request = Request(**shared, lifted=tuple(lifted.preopens()) if lifted else ()).with_config()
     style: ErrorStyle = "wasi" if runtime_of(arguments) == "wasmtime" else "posix"
     _unwind_on_signals()
     target = _make_target()
     try:
-        words = guest.with_target(target) if guest else fill_in(arguments, target)
+        words = lifted.with_target(target) if lifted else fill_in(arguments, target)
         plan = make_plan(request, target, default_errors=style, remove_target=True)
+        for value in guest.ignored_modes() if guest else ():
+            warn(ignored_mode(runtime_of(arguments), value, lifted=lifted is not None))
         lifeline = start_daemon(plan, log_setup(request, background=True), lifeline=True)
         try:
             if verbose:
@@ -60,20 +63,6 @@ def command(arguments: tuple[str, ...], keep_dirs: bool, verbose: bool, **shared
     finally:
         with suppress(OSError):
             os.rmdir(target)
-
-
-def _read_guest(arguments: tuple[str, ...], keep_dirs: bool) -> GuestCommand | None:
-    """COMMAND as a runtime's, where its directory options are ours to replace.
-
-    Warns of what the runtime would ignore. Raises UsageError.
-    """
-    guest = read_command(arguments, guess=keep_dirs)
-    if guest is None:
-        return None
-    is_kept = keep_dirs or guest.names_target
-    for value in guest.ignored_modes():
-        warn(ignored_mode(guest.runtime.name, value, lifted=not is_kept))
-    return None if is_kept else guest
 
 
 def _unwind_on_signals() -> None:
