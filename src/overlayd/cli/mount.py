@@ -1,13 +1,18 @@
 """overlayd mount."""
 
+import logging
 import os
 from typing import Any
 
 import click
 
+from overlayd.cli.messages import warn
 from overlayd.cli.options import Request, absolute_target, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
 from overlayd.service.target import clear_dead_mount
+from overlayd.service.warnings import warning_for_mount
+
+log = logging.getLogger(__name__)
 
 
 @click.command("mount")
@@ -46,8 +51,18 @@ def command(
 
         set_up_logging()
         manager = ServiceManager.from_environment(os.environ)
-        serve(plan, ready=lambda: None, manager=manager)
+        serve(plan, ready=lambda: _log_warning(where), manager=manager)
         return
     from overlayd.service.background import start_daemon
 
     start_daemon(plan, set_up_logging)
+    words = warning_for_mount(where)
+    if words is not None:
+        warn(words)
+
+
+def _log_warning(target: str) -> None:
+    """The log of a mount in the foreground is what its user looks at."""
+    words = warning_for_mount(target)
+    if words is not None:
+        log.warning("%s", words)

@@ -16,7 +16,7 @@ from overlayd.table.aliases import find_aliases, refuse_conflicts
 from overlayd.table.config import ConfigFile, config_preopens, read_config
 from overlayd.table.guest_path import printable
 from overlayd.table.mount_tree import MountTable, build_table
-from overlayd.table.preopen import parse_preopen
+from overlayd.table.preopen import Preopen, parse_preopen
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +40,8 @@ class Request:
     log_file: str | None = None
     base: str = ""
     """Where relative host paths start, if not from the working directory."""
+    lifted: tuple[Preopen, ...] = ()
+    """Entries that COMMAND of `run` names, in its runtime's own words."""
 
     def with_config(self) -> "Request":
         """The same with the configuration file read. Raises UsageError where it is wrong."""
@@ -60,7 +62,7 @@ class Request:
         preopens = [parse_preopen(text) for text in self.dirs]
         if self.config_path is not None:
             preopens += config_preopens(self.config, self.config_path)
-        return build_table(preopens)
+        return build_table([*preopens, *self.lifted])
 
     def cache_policy(self) -> CachePolicy:
         """What the kernel may keep. Raises UsageError."""

@@ -11,6 +11,7 @@ from overlayd.kernel.operations import ErrorStyle
 from overlayd.service.logs import LogFormat, set_up_logging
 from overlayd.service.mount_options import parse_mount_options
 from overlayd.service.plan import MountPlan
+from overlayd.service.warnings import check_allow_other
 from overlayd.table.config import ConfigFile
 from overlayd.table.guest_path import printable
 
@@ -24,7 +25,10 @@ def make_plan(
     default_errors: ErrorStyle = "posix",
     remove_target: bool = False,
 ) -> MountPlan:
-    """Settle everything before anything is mounted. Raises UsageError."""
+    """Settle everything before anything is mounted.
+
+    Raises UsageError, and OverlaydError for what this user may not do.
+    """
     options = parse_mount_options(mount_options)
     table, sources = open_table(request)
     lasting = _lasting(request)
@@ -38,6 +42,9 @@ def make_plan(
             remove_target=remove_target,
         )
 
+    allow_other = request.setting("allow_other", False) or "allow_other" in options
+    if allow_other:
+        check_allow_other()
     return MountPlan(
         target=target,
         table=table,
@@ -45,7 +52,7 @@ def make_plan(
         rules=request.rules(),
         cache=request.cache_policy(),
         errors=cast(ErrorStyle, request.setting("errors", default_errors)),
-        allow_other=request.setting("allow_other", False) or "allow_other" in options,
+        allow_other=allow_other,
         replace=replace,
         mount_options=options,
         remove_target=remove_target,

@@ -1,6 +1,7 @@
 """overlayd run."""
 
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from overlayd.cli.messages import note, warn
 from overlayd.cli.options import Request, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
 from overlayd.errors import OverlaydError
@@ -19,33 +21,43 @@ from overlayd.service.child import run_child
 from overlayd.service.plan import MountPlan
 from overlayd.service.registry import DaemonWatch
 from overlayd.service.target import take_down
+from overlayd.service.warnings import ignored_mode
+from overlayd.table.runtimes import fill_in, read_command, runtime_of
 
 _WAIT_SECONDS = 10.0
-_PLACEHOLDER = "{}"
 
 
-@click.command("run", context_settings={"ignore_unknown_options": False})
+@click.command("run", context_settings={"allow_interspersed_args": False})
 @table_options
 @daemon_options
+@click.option("--keep-dirs", is_flag=True, help="Leave COMMAND's own directory options alone.")
+@click.option("--verbose", is_flag=True, help="Say on stderr what COMMAND is run as.")
 @click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True)
-def command(arguments: tuple[str, ...], **shared: Any) -> int:
+def command(arguments: tuple[str, ...], keep_dirs: bool, verbose: bool, **shared: Any) -> int:
     """Mount at a private target, run COMMAND, unmount, and exit with COMMAND's status.
 
     {} in COMMAND's arguments becomes the target, which is also in $OVERLAYD_TARGET. Put -- before
     COMMAND. 128+N is the status for a COMMAND that signal N ended.
+
+    Where COMMAND is wasmtime, wasmer, wasmedge, wazero or iwasm, its directory options are added
+    to the table, and the one for the target takes their place, unless they use {} themselves.
     """
-    request = Request(**shared).with_config()
-    style: ErrorStyle = "wasi" if os.path.basename(arguments[0]) == "wasmtime" else "posix"
+    guest = read_command(arguments, guess=keep_dirs)
+    lifted = None if guest is None or keep_dirs or guest.names_target else guest
+    request = Request(**shared, lifted=tuple(lifted.preopens()) if lifted else ()).with_config()
+    style: ErrorStyle = "wasi" if runtime_of(arguments) == "wasmtime" else "posix"
     _unwind_on_signals()
     target = _make_target()
     try:
+        words = lifted.with_target(target) if lifted else fill_in(arguments, target)
         plan = make_plan(request, target, default_errors=style, remove_target=True)
+        for value in guest.ignored_modes() if guest else ():
+            warn(ignored_mode(runtime_of(arguments), value, lifted=lifted is not None))
         lifeline = start_daemon(plan, log_setup(request, background=True), lifeline=True)
         try:
-            return run_child(
-                [word.replace(_PLACEHOLDER, target) for word in arguments],
-                {**os.environ, "OVERLAYD_TARGET": target},
-            )
+            if verbose:
+                note(f"running {shlex.join(words)}")
+            return run_child(words, {**os.environ, "OVERLAYD_TARGET": target})
         finally:
             _leave(plan, lifeline)
     finally:

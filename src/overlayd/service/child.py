@@ -1,4 +1,12 @@
-"""Running a command as if it had been started directly: signals, status, streams."""
+"""Running a command as if it had been started directly: signals, status, terminal, streams.
+
+It stays in our process group, so that the terminal treats it as what was typed: in the foreground
+with us, in a pipeline with its neighbours, told by the kernel of Ctrl-C and Ctrl-Z. What the
+kernel tells the group is not passed on a second time. We stop when it stops, because a shell
+watches us and not it. As PID 1 of a container, whatever is orphaned becomes our child and is
+reaped, and signals come through, since we hold them blocked instead of leaving them at their
+default, which PID 1 does not have.
+"""
 
 import os
 import signal
@@ -8,10 +16,9 @@ from overlayd.table.guest_path import printable
 
 _NOT_FOUND = 127  # what a shell and env(1) answer
 _NOT_EXECUTABLE = 126
-_FORWARDED = frozenset(
-    (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-    + (signal.SIGCONT, signal.SIGWINCH, signal.SIGALRM)
-)
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+"""Our own if they come at all."""
+_WATCHED = signal.valid_signals() - _FAULTS - {signal.SIGSYS, signal.SIGKILL, signal.SIGSTOP}
 _SENT_BY_KERNEL = 0x80  # siginfo si_code SI_KERNEL: the terminal, which tells the child as well
 
 
@@ -26,24 +33,51 @@ class CommandNotStarted(OverlaydError):
 def run_child(arguments: list[str], environment: dict[str, str]) -> int:
     """Run a command to its end, passing signals on; its exit status, or 128+N for signal N.
 
-    Raises CommandNotStarted.
+    Signals stay blocked from then on: they were for the command, and must not end us before we
+    have tidied up. Raises CommandNotStarted.
     """
-    watched = _FORWARDED | {signal.SIGCHLD}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
-    try:
-        child = _spawn(arguments, environment, before)
-        while True:
-            info = signal.sigwaitinfo(watched)
-            if info.si_signo != signal.SIGCHLD:
-                if info.si_code != _SENT_BY_KERNEL:
-                    os.kill(child, info.si_signo)
-                continue
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid == child:
-                code = os.waitstatus_to_exitcode(status)
-                return code if code >= 0 else 128 - code
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    child = _spawn(arguments, environment, before)
+    while True:
+        info = signal.sigwaitinfo(_WATCHED)
+        if info.si_signo == signal.SIGCHLD:
+            status = _look_after_children(child)
+            if status is not None:
+                return status
+        elif info.si_code != _SENT_BY_KERNEL and info.si_pid not in (child, os.getpid()):
+            os.kill(child, info.si_signo)
+
+
+def _look_after_children(child: int) -> int | None:
+    """Reap all that have ended, ours or adopted; the status of *child* once it is one of them."""
+    status = None
+    while True:
+        try:
+            change = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG)
+        except ChildProcessError:
+            return status
+        if change is None:
+            return status
+        if change.si_pid != child:
+            continue
+        if change.si_code == os.CLD_STOPPED:
+            _stop_as_well(change.si_status)
+        elif change.si_code == os.CLD_EXITED:
+            status = change.si_status
+        else:
+            status = 128 + change.si_status
+
+
+def _stop_as_well(number: int) -> None:
+    """Stop by the signal that stopped the command; returns when somebody continues us.
+
+    Unless that has happened already: a second stop would take back the SIGCONT that is waiting.
+    """
+    if signal.SIGCONT in signal.sigpending():
+        return
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
 
 
 def _spawn(

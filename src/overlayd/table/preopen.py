@@ -29,12 +29,12 @@ class Preopen:
         return f"{printable(self.host)}{_SEPARATOR}{show(self.guest)}{_SEPARATOR}{self.options}"
 
 
-def parse_preopen(text: str) -> Preopen:
-    """Read one `--dir` value.
+def parse_preopen(text: str, origin: str | None = None) -> Preopen:
+    """Read one `--dir` value; *origin* is where it stands if not among overlayd's own options.
 
     Raises UsageError, naming the entry and the cure, for whatever the grammar does not allow.
     """
-    origin = f"--dir {printable(text)}"
+    origin = origin or f"--dir {printable(text)}"
     fields = text.split(_SEPARATOR)
     if len(fields) > 3:
         raise UsageError(
