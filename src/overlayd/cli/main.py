@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -55,11 +56,11 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line; exit 0 done, 1 it failed, 2 the command line is wrong."""
-    _start_afresh()
+    start_afresh()
     sys.exit(_run())
 
 
-def _start_afresh() -> None:
+def start_afresh() -> None:
     """Undo what a caller may have left us with: closed streams, blocked and ignored signals.
 
     A source must not be opened as descriptor 1, and we wait for children and for signals.
@@ -75,27 +76,32 @@ def _start_afresh() -> None:
 
 
 def _run() -> int:
+    return complaining("overlayd", lambda: cli.main(prog_name="overlayd", standalone_mode=False))
+
+
+def complaining(program: str, action: Callable[[], object]) -> int:
+    """Do *action*; what it raises becomes one line that begins with *program*, and a status."""
+
+    def complain(words: str, status: int) -> int:
+        click.echo(f"{program}: error: {printable(words)}", err=True)
+        return status
+
     try:
-        status = cli.main(prog_name="overlayd", standalone_mode=False)
+        status = action()
         return status if isinstance(status, int) else 0
     except OverlaydError as error:
-        return _complain(str(error), error.exit_code)
+        return complain(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return UsageError.exit_code
     except click.UsageError as error:
         hint = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
         words = " ".join(error.format_message().split()).rstrip(".")
-        return _complain(words[:1].lower() + words[1:] + hint, UsageError.exit_code)
+        return complain(words[:1].lower() + words[1:] + hint, UsageError.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        return _complain("interrupted", OverlaydError.exit_code)
+        return complain("interrupted", OverlaydError.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         return OverlaydError.exit_code
     except OSError as error:  # the output's disk is full, for one
-        return _complain((error.strerror or str(error)).lower(), OverlaydError.exit_code)
-
-
-def _complain(words: str, status: int) -> int:
-    click.echo(f"overlayd: error: {printable(words)}", err=True)
-    return status
+        return complain((error.strerror or str(error)).lower(), OverlaydError.exit_code)

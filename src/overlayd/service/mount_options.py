@@ -12,6 +12,7 @@ _OURS = frozenset(("nonempty",))
 _IGNORED = frozenset(
     ("defaults", "nofail", "_netdev", "auto", "noauto", "user", "users", "nouser", "owner", "group")
     + ("relatime", "norelatime", "strictatime", "nodiratime", "diratime", "lazytime", "loop")
+    + ("silent", "loud", "mand", "nomand", "iversion", "noiversion", "_rnetdev")
 )
 _SAFE_IN_FSNAME = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:@%~"
@@ -30,7 +31,7 @@ def parse_mount_options(texts: tuple[str, ...]) -> frozenset[str]:
 
 def _is_meant_for_us(word: str) -> bool:
     name, equals, value = word.partition("=")
-    if name in _IGNORED or name.startswith(("x-", "comment")):
+    if name in _IGNORED or name.startswith(("x-", "X-", "comment")):
         return False
     if name in _VALUES:
         if not value:
