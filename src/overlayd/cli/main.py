@@ -5,13 +5,16 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from overlayd import __version__
 from overlayd.errors import OverlaydError, UsageError
 from overlayd.table.guest_path import printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _COMMANDS = {
     "mount": "Mount the namespace on TARGET and leave a daemon.",
@@ -35,6 +38,14 @@ class _LazyGroup(click.Group):
         module = __import__(f"overlayd.cli.{cmd_name}", fromlist=["command"])
         command: click.Command = module.command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        """Commands and options, without importing every command for its first line of help."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, text in _COMMANDS.items()]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [item for item in found if item.value.startswith(incomplete)] + options
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

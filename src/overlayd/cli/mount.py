@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from overlayd.cli import completion
 from overlayd.cli.options import Request, absolute_target, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
 from overlayd.service.target import clear_dead_mount
@@ -20,9 +21,10 @@ from overlayd.service.target import clear_dead_mount
     "mount_options",
     multiple=True,
     metavar="OPTION[,OPTION...]",
+    shell_complete=completion.mount_options,
     help="Options of mount(8): ro, noatime, dev, suid, fsname=, subtype=, nonempty, ...",
 )
-@click.argument("target", required=False)
+@click.argument("target", required=False, shell_complete=completion.directories)
 def command(
     target: str | None,
     foreground: bool,

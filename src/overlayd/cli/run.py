@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from overlayd.cli import completion
 from overlayd.cli.options import Request, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
 from overlayd.errors import OverlaydError
@@ -27,7 +28,9 @@ _PLACEHOLDER = "{}"
 @click.command("run", context_settings={"ignore_unknown_options": False})
 @table_options
 @daemon_options
-@click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True)
+@click.argument(
+    "arguments", metavar="COMMAND...", nargs=-1, required=True, shell_complete=completion.files
+)
 def command(arguments: tuple[str, ...], **shared: Any) -> int:
     """Mount at a private target, run COMMAND, unmount, and exit with COMMAND's status.
 

@@ -39,8 +39,12 @@ def _is_meant_for_us(word: str) -> bool:
         return True
     if (name in _FLAGS or name in _OURS) and not equals:
         return True
-    known = ", ".join(sorted(_FLAGS | _OURS) + [f"{name}=" for name in sorted(_VALUES)])
-    raise UsageError(f"-o {word}: unknown mount option; known are {known}")
+    raise UsageError(f"-o {word}: unknown mount option; known are {', '.join(known_options())}")
+
+
+def known_options() -> list[str]:
+    """Every option that is acted on or passed on; those with a value end in `=`."""
+    return sorted(_FLAGS | _OURS) + [f"{name}=" for name in sorted(_VALUES)]
 
 
 def fuse_options(asked: frozenset[str], hosts: list[str], *, allow_other: bool) -> set[str]:
