@@ -16,7 +16,9 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-_NOT_NEEDED = re.compile(r"/usr/share/(doc|man|locale|info|perl)/|/lto1$|lto-dump|(?<!g)san\.so|/libpython.*\.a$")
+_NOT_NEEDED = re.compile(
+    r"/usr/share/(doc|man|locale|info|perl)/|/lto1$|lto-dump|(?<!g)san\.so|/libpython.*\.a$"
+)
 _LINKS_OF_MERGED_USR = ("/bin", "/sbin", "/lib", "/lib64")
 _OWN_FILES = ("/etc/passwd", "/etc/group", "/var/lib/dpkg/status", "/etc/ld.so.cache")
 

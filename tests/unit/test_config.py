@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import overlayd
 from overlayd.errors import UsageError
-from overlayd.table.config import ConfigFile, config_preopens, read_config
+from overlayd.table.config import (
+    ConfigFile,
+    DirEntry,
+    config_preopens,
+    config_schema,
+    read_config,
+)
 
 WHOLE = """
 target = "/run/overlayd/guest"
@@ -72,8 +81,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
 
 def test_an_unknown_key_of_an_entry(tmp_path: Path) -> None:
     words = complaint(tmp_path, '[[dir]]\nhost = "/a"\nreadonly = true')
-    assert words.startswith("dir[0]: unknown key 'readonly'")
-    assert words.endswith("known keys are host, guest, ro")
+    assert words == "dir[0]: unknown key 'readonly'; known keys are host, guest, ro (at line 3)"
 
 
 @pytest.mark.parametrize(
@@ -90,11 +98,64 @@ def test_an_unknown_key_of_an_entry(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_type_or_value_names_its_key(tmp_path: Path, text: str, key: str) -> None:
-    assert complaint(tmp_path, text).replace("[...]", "[1]").startswith(f"{key}: ")
+    assert complaint(tmp_path, text).startswith(f"{key}: ")
 
 
 def test_a_missing_field_names_its_entry(tmp_path: Path) -> None:
-    assert complaint(tmp_path, '[[dir]]\nguest = "/"') == "dir[0]: missing key 'host'"
+    words = complaint(tmp_path, '[[dir]]\nguest = "/"')
+    assert words == "dir[0]: missing key 'host'; write host = \"/srv/app\" (at line 1)"
+
+
+SLIPS = [
+    ("target = 3", 'target: expected a string, got a number; write target = "/run/overlayd/guest"'),
+    ('symlinks = "f"', 'symlinks: \'f\' is no choice; write symlinks = "rebase" or "verbatim"'),
+    ('[dir]\nhost = "/a"', "dir: expected a list, got a table; write [[dir]], in double brackets"),
+    ('dir = ["/a::/"]', "dir[0]: expected a table, got a string; write [[dir]]"),
+    ('[[dir]]\nhost = "/a"\nro = 1', "dir[0].ro: expected true or false, got a number; write ro"),
+    ("target = /run", "is not TOML: invalid value (at line 1, column 10); a string needs quotes"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), SLIPS)
+def test_what_is_said_tells_a_stranger_what_to_write(tmp_path: Path, text: str, words: str) -> None:
+    assert complaint(tmp_path, text).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\n\ntarget = 3", 3),
+        ("[[target]]\na = 1", 1),
+        ('[[dir]]\nhost = "/a"\n\n[[ dir ]]  # b\nro = true', 4),
+        ('target = "x"\n[[dir]]\nhost = "/a"\n[[dir]]\nhost = "/b"\n"ro" = 1', 6),
+        ('[[dir]]\nhost = "/a"\nhots.x = "/b"', 3),
+    ],
+)
+def test_the_line_at_fault_is_named(tmp_path: Path, text: str, line: int) -> None:
+    assert complaint(tmp_path, text).endswith(f" (at line {line})")
+
+
+@pytest.mark.parametrize("text", ['dir = [{host = "/a", ro = 1}]', '[dirs]\n"\\u0068" = 1'])
+def test_no_line_is_better_than_a_wrong_one(tmp_path: Path, text: str) -> None:
+    words = complaint(tmp_path, text)
+    assert "at line" not in words or words.endswith("(at line 1)")
+
+
+def test_the_schema_that_is_shipped_is_that_of_the_structs() -> None:
+    shipped = json.loads(Path(overlayd.__file__).with_name("config.schema.json").read_text())
+    assert shipped == config_schema(), "run tools/config-schema"
+
+
+def test_the_schema_explains_every_key_and_knows_no_other() -> None:
+    for struct, definition in zip((ConfigFile, DirEntry), schema_definitions(), strict=True):
+        assert set(definition["properties"]) == set(struct.__struct_fields__)
+        assert definition["additionalProperties"] is False
+        assert all("description" in key for key in definition["properties"].values())
+
+
+def schema_definitions() -> list[dict[str, Any]]:
+    definitions = config_schema()["$defs"]
+    return [definitions["ConfigFile"], definitions["DirEntry"]]
 
 
 @pytest.mark.parametrize("text", ["target = ", "[[dir]\n", 'a = "b', "a = 1\na = 2"])

@@ -2,6 +2,7 @@
 
 import click
 
+from overlayd.cli import completion
 from overlayd.cli.options import Request, absolute_target
 from overlayd.errors import OverlaydError, UsageError
 from overlayd.service.health import unhealthy
@@ -17,7 +18,7 @@ from overlayd.table.guest_path import printable
     metavar="SECONDS",
     help="How long to wait for an answer. Default: 2.",
 )
-@click.argument("target")
+@click.argument("target", shell_complete=completion.mounted)
 def command(target: str, seconds: float) -> None:
     """Exit 0 when the mount on TARGET answers in time, 1 with the reason when it does not."""
     if not 0 < seconds <= 3600:

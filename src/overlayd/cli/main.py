@@ -3,14 +3,18 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from overlayd import __version__
 from overlayd.errors import OverlaydError, UsageError
 from overlayd.table.guest_path import printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _COMMANDS = {
     "mount": "Mount the namespace on TARGET and leave a daemon.",
@@ -36,6 +40,14 @@ class _LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        """Commands and options, without importing every command for its first line of help."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, text in _COMMANDS.items()]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [item for item in found if item.value.startswith(incomplete)] + options
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -56,11 +68,11 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line; exit 0 done, 1 it failed, 2 the command line is wrong."""
-    _start_afresh()
+    start_afresh()
     sys.exit(_run())
 
 
-def _start_afresh() -> None:
+def start_afresh() -> None:
     """Undo what a caller may have left us with: closed streams, blocked and ignored signals.
 
     A source must not be opened as descriptor 1, and we wait for children and for signals.
@@ -87,27 +99,32 @@ def _leave(number: int, _frame: object) -> NoReturn:
 
 
 def _run() -> int:
+    return complaining("overlayd", lambda: cli.main(prog_name="overlayd", standalone_mode=False))
+
+
+def complaining(program: str, action: Callable[[], object]) -> int:
+    """Do *action*; what it raises becomes one line that begins with *program*, and a status."""
+
+    def complain(words: str, status: int) -> int:
+        click.echo(f"{program}: error: {printable(words)}", err=True)
+        return status
+
     try:
-        status = cli.main(prog_name="overlayd", standalone_mode=False)
+        status = action()
         return status if isinstance(status, int) else 0
     except OverlaydError as error:
-        return _complain(str(error), error.exit_code)
+        return complain(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return UsageError.exit_code
     except click.UsageError as error:
         hint = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
         words = " ".join(error.format_message().split()).rstrip(".")
-        return _complain(words[:1].lower() + words[1:] + hint, UsageError.exit_code)
+        return complain(words[:1].lower() + words[1:] + hint, UsageError.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        return _complain("interrupted", OverlaydError.exit_code)
+        return complain("interrupted", OverlaydError.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         return OverlaydError.exit_code
     except OSError as error:  # the output's disk is full, for one
-        return _complain((error.strerror or str(error)).lower(), OverlaydError.exit_code)
-
-
-def _complain(words: str, status: int) -> int:
-    click.echo(f"overlayd: error: {printable(words)}", err=True)
-    return status
+        return complain((error.strerror or str(error)).lower(), OverlaydError.exit_code)

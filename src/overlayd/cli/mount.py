@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from overlayd.cli import completion
 from overlayd.cli.messages import warn
 from overlayd.cli.options import Request, absolute_target, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
@@ -25,9 +26,10 @@ log = logging.getLogger(__name__)
     "mount_options",
     multiple=True,
     metavar="OPTION[,OPTION...]",
+    shell_complete=completion.mount_options,
     help="Options of mount(8): ro, noatime, dev, suid, fsname=, nonempty, x-mount.mkdir=MODE, ...",
 )
-@click.argument("target", required=False)
+@click.argument("target", required=False, shell_complete=completion.directories)
 def command(
     target: str | None,
     foreground: bool,

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from overlayd.cli import completion
 from overlayd.core.types import Rules, SymlinkMode
 from overlayd.errors import UsageError
 from overlayd.host.locations import Locator
@@ -100,12 +101,14 @@ def table_options(command: F) -> F:
                 "dirs",
                 multiple=True,
                 metavar="HOST[::GUEST[::ro|rw]]",
+                shell_complete=completion.preopen,
                 help="Attach the host directory (or file) HOST at GUEST. Repeatable.",
             ),
             click.option(
                 "--config",
                 "config_path",
                 metavar="FILE",
+                shell_complete=completion.files,
                 help="Read a TOML file; --dir adds to it.",
             ),
             click.option(
@@ -127,6 +130,7 @@ def table_options(command: F) -> F:
             click.option(
                 "--cache",
                 metavar="coherent|none|SECONDS",
+                shell_complete=completion.cache_words,
                 help="What the kernel may keep, and how long. Default: coherent.",
             ),
         )
@@ -152,7 +156,12 @@ def daemon_options(command: F) -> F:
             click.option(
                 "--log-format", type=click.Choice(("text", "json")), help="Default: text."
             ),
-            click.option("--log-file", metavar="FILE", help="Write the log there."),
+            click.option(
+                "--log-file",
+                metavar="FILE",
+                shell_complete=completion.files,
+                help="Write the log there.",
+            ),
         )
     ):
         command = option(command)

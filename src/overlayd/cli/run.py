@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from overlayd.cli import completion
 from overlayd.cli.messages import note, warn
 from overlayd.cli.options import Request, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
@@ -32,7 +33,9 @@ _WAIT_SECONDS = 10.0
 @daemon_options
 @click.option("--keep-dirs", is_flag=True, help="Leave COMMAND's own directory options alone.")
 @click.option("--verbose", is_flag=True, help="Say on stderr what COMMAND is run as.")
-@click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True)
+@click.argument(
+    "arguments", metavar="COMMAND...", nargs=-1, required=True, shell_complete=completion.files
+)
 def command(arguments: tuple[str, ...], keep_dirs: bool, verbose: bool, **shared: Any) -> int:
     """Mount at a private target, run COMMAND, unmount, and exit with COMMAND's status.
 

@@ -2,6 +2,7 @@
 
 import click
 
+from overlayd.cli import completion
 from overlayd.cli.options import Request, absolute_target
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import mount_at
@@ -15,7 +16,7 @@ _WAIT_SECONDS = 10.0
 
 @click.command("umount")
 @click.option("--lazy", is_flag=True, help="Detach a busy mount now; it goes when nobody uses it.")
-@click.argument("target")
+@click.argument("target", shell_complete=completion.mounted)
 def command(target: str, lazy: bool) -> None:
     """Unmount TARGET and wait until its daemon has gone."""
     path = absolute_target(target, Request())

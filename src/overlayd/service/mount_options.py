@@ -15,6 +15,7 @@ _MKDIR_MODE = 0o755
 _IGNORED = frozenset(
     ("defaults", "nofail", "_netdev", "auto", "noauto", "user", "users", "nouser", "owner", "group")
     + ("relatime", "norelatime", "strictatime", "nodiratime", "diratime", "lazytime", "loop")
+    + ("silent", "loud", "mand", "nomand", "iversion", "noiversion", "_rnetdev")
 )
 _SAFE_IN_FSNAME = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:@%~"
@@ -36,7 +37,7 @@ def _is_meant_for_us(word: str) -> bool:
     if name in _MKDIR:
         _mode(word)
         return True
-    if name in _IGNORED or name.startswith(("x-", "comment")):
+    if name in _IGNORED or name.startswith(("x-", "X-", "comment")):
         return False
     if name in _VALUES:
         if not value:
@@ -44,10 +45,12 @@ def _is_meant_for_us(word: str) -> bool:
         return True
     if (name in _FLAGS or name in _OURS) and not equals:
         return True
-    known = ", ".join(
-        sorted(_FLAGS | _OURS) + [f"{name}=" for name in sorted(_VALUES)] + [_MKDIR[0]]
-    )
-    raise UsageError(f"-o {word}: unknown mount option; known are {known}")
+    raise UsageError(f"-o {word}: unknown mount option; known are {', '.join(known_options())}")
+
+
+def known_options() -> list[str]:
+    """Every option that is acted on or passed on; those with a value end in `=`."""
+    return sorted(_FLAGS | _OURS) + [f"{name}=" for name in sorted(_VALUES)] + [_MKDIR[0]]
 
 
 def target_mode(asked: frozenset[str]) -> int | None:
