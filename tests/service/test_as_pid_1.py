@@ -15,7 +15,7 @@ from support.live import is_live, make_dirs, make_target
 from support.mounting import is_mounted
 from support.processes import command, wait_until
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 
 import click
 
+from overlayd.cli import completion
 from overlayd.cli.options import Request, absolute_target
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import mount_at
@@ -17,7 +18,7 @@ _SECONDS = 40.0  # more than all that the daemon itself waits for
 
 @click.command("reload")
 @click.option("--json", "as_program", is_flag=True, help="Print one JSON object.")
-@click.argument("target")
+@click.argument("target", shell_complete=completion.mounted)
 def command(target: str, as_program: bool) -> None:
     """Have the mount on TARGET read its configuration again and apply the difference.
 
