@@ -23,6 +23,7 @@ from overlayd.errors import OverlaydError
 from overlayd.host import fs
 from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.sources import Source
+from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.operations import Operations
 from overlayd.service.mount_options import fuse_options
 from overlayd.service.plan import MountPlan
@@ -53,7 +54,8 @@ def serve(plan: MountPlan, ready: Callable[[], None], lifeline: int | None = Non
     stop_signals = _take_over_signals()
     try:
         with _session(plan, overlay) as mount:
-            trio.run(_serve, mount, plan.target, ready, lifeline, stop_signals)
+            forgetter = Forgetter(overlay.namespace)
+            trio.run(_serve, mount, plan.target, ready, lifeline, stop_signals, forgetter)
     except* OverlaydError as group:
         raise _first(group) from None
     finally:
@@ -201,13 +203,15 @@ async def _serve(
     ready: Callable[[], None],
     lifeline: int | None,
     stop_signals: frozenset[signal.Signals],
+    forgetter: Forgetter,
 ) -> None:
     async with trio.open_nursery() as nursery:
-        stop = _Stopper(mount, target, nursery.cancel_scope)
+        stop = _Stopper(mount, target, nursery.cancel_scope, forgetter)
         nursery.start_soon(stop.on_signal, stop_signals)
         if lifeline is not None:
             nursery.start_soon(stop.on_hangup, lifeline)
         nursery.start_soon(_announce, target, ready)
+        nursery.start_soon(forgetter.run)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
         nursery.cancel_scope.cancel()
 
@@ -227,10 +231,13 @@ async def _announce(target: str, ready: Callable[[], None]) -> None:
 class _Stopper:
     """Ends the serving: the mount goes at once, requests under way get a little time."""
 
-    def __init__(self, mount: Mount, target: str, scope: trio.CancelScope) -> None:
+    def __init__(
+        self, mount: Mount, target: str, scope: trio.CancelScope, forgetter: Forgetter
+    ) -> None:
         self._mount = mount
         self._target = target
         self._scope = scope
+        self._forgetter = forgetter
 
     async def on_signal(self, stop_signals: frozenset[signal.Signals]) -> None:
         """Wait for one of the signals that end a daemon, which are blocked so far."""
@@ -254,4 +261,5 @@ class _Stopper:
             await trio.to_thread.run_sync(take_down, self._target, self._mount)
         except OverlaydError as error:
             log.error("%s", error)
+        await self._forgetter.stop()
         pyfuse3.terminate()
