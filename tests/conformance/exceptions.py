@@ -89,8 +89,8 @@ _ROWS = (
     Divergence(
         "one symbolic link in two directories",
         *(("link",), "anywhere", "one inode", "two inodes"),
-        "SPEC.md 5: what it says depends on where it is; link count and ctime under the one name"
-        " follow a change under the other when the kernel next asks (--cache)",
+        "SPEC.md 5: what it says depends on where it is; the two agree in all else, but for 100 ms"
+        " (--cache) after a first link was given its second name",
     ),
     # -- the order in which the kernel asks -----------------------------------------------------
     *(

@@ -244,3 +244,30 @@ def test_operations_act_on_the_link_not_on_what_it_points_to(guest: Guest, tmp_p
         guest.open("/hard")
     with fails(errno.ENOTDIR):
         guest.number("/top/d")
+
+
+def test_looking_at_a_link_reads_it_once(tmp_path: Path) -> None:
+    """Reading moves the host's atime; what a link stores never changes."""
+    plant(tmp_path, "a/d/", "a/l->/d/x", "a/m->/d")
+    guest = Guest(f"{tmp_path}/a::/")
+    assert guest.stat("/l").size == len("d/x")
+    link = tmp_path / "a/l"
+    os.utime(link, (1, 1), follow_symlinks=False)
+    assert [guest.stat("/l").size for _ in range(3)] == [len("d/x")] * 3
+    guest.link("/l", "/d/l")
+    assert guest.stat("/d/l").size == len("x")
+    guest.ls("/")
+    assert os.lstat(link).st_atime == 1
+    assert guest.readlink("/l") == b"d/x"
+    assert os.lstat(link).st_atime > 1
+    link.unlink()
+    os.replace(tmp_path / "a/m", link)
+    assert guest.stat("/l").size == len("d")
+
+
+def test_a_link_with_two_names_is_asked_each_time(tmp_path: Path) -> None:
+    plant(tmp_path, "a/d/", "a/l->x")
+    guest = Guest(f"{tmp_path}/a::/")
+    assert not guest.stat("/l").volatile
+    os.link(tmp_path / "a/l", tmp_path / "a/d/l", follow_symlinks=False)
+    assert guest.stat("/l").volatile and guest.stat("/d/l").volatile

@@ -1,13 +1,15 @@
-"""overlayd that tells on SIGUSR1 how much it holds: `counting.py ANSWER -- ARGUMENTS…`.
+"""overlayd that tells on SIGUSR1 how much it holds: `counting.py ANSWER NODES -- ARGUMENTS…`.
 
-`Vitals` asks it, and /proc: descriptors, memory, threads, tasks, nodes, handles.
+NODES is how many of them it is to keep at most, 0 for its own limit. `Vitals` asks it, and /proc.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,16 +33,26 @@ class Vitals(NamedTuple):
     tasks: int
     nodes: int
     handles: int
+    blocks: int
+    """Of memory that Python has given out, for an object each or part of one."""
+    c_bytes: int
+    """Given out by malloc, to C and to what of Python is large."""
 
 
 class CountedMount:
     """A mount whose daemon can be asked."""
 
     def __init__(
-        self, target: Path, answer: Path, flags: Sequence[str], limit: int | None = None
+        self,
+        target: Path,
+        answer: Path,
+        flags: Sequence[str],
+        limit: int | None = None,
+        nodes: int = 0,
     ) -> None:
-        """LIMIT is that of `ulimit -n`."""
-        words = [sys.executable, __file__, str(answer), "--", "mount", *flags, str(target)]
+        """LIMIT is that of `ulimit -n`; of NODES at most so many are kept, if given."""
+        words = [sys.executable, __file__, str(answer), str(nodes)]
+        words += ["--", "mount", *flags, str(target)]
         if limit is not None:
             words = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *words]
         environment = dict(os.environ)
@@ -69,8 +81,26 @@ class CountedMount:
         )
 
 
+def given_out_by_malloc() -> int:
+    """Bytes in use of all that malloc has, in every thread's arena (malloc_info(3))."""
+    libc = ctypes.CDLL(None)
+    libc.fdopen.restype = ctypes.c_void_p
+    with open(os.memfd_create("malloc"), "rb") as said:
+        stream = ctypes.c_void_p(libc.fdopen(os.dup(said.fileno()), b"w"))
+        libc.malloc_info(0, stream)
+        libc.fclose(stream)
+        said.seek(0)
+        totals = said.read().rpartition(b"</heap>")[2].decode()
+    sizes = dict(re.findall(r'type="(fast|rest|mmap|current)".* size="(\d+)"', totals))
+    held = int(sizes["current"]) + int(sizes["mmap"])
+    return held - int(sizes["fast"]) - int(sizes["rest"])
+
+
 def main() -> None:
-    answer = Path(sys.argv[1])
+    answer, most = Path(sys.argv[1]), int(sys.argv[2])
+    if most:
+        forgetting: Any = importlib.import_module("overlayd.kernel.forgetting")
+        forgetting.MAX_NODES = most
     overlay_class: Any = importlib.import_module("overlayd.core.overlay").Overlay
     original = overlay_class.__init__
     overlays: list[Any] = []
@@ -86,13 +116,16 @@ def main() -> None:
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "nodes": len(space.nodes._by_number),
             "handles": len(space.handles),
+            "blocks": sys.getallocatedblocks(),
+            # A dictionary stays as large as it ever was until much is put in again.
+            "c_bytes": given_out_by_malloc() - sys.getsizeof(space.nodes._by_number),
         }
         scratch.write_text(json.dumps(counts))
         scratch.rename(answer)
 
     overlay_class.__init__ = remember
     signal.signal(signal.SIGUSR1, tell)
-    sys.argv = ["overlayd", *sys.argv[3:]]
+    sys.argv = ["overlayd", *sys.argv[4:]]
     importlib.import_module("overlayd.cli.main").main()
 
 

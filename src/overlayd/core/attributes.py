@@ -9,7 +9,7 @@ from overlayd.core.access import Access, Held
 from overlayd.core.handles import Handle
 from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import Node
-from overlayd.core.symlinks import SymlinkRebaser
+from overlayd.core.symlinks import StoredTargets, SymlinkRebaser
 from overlayd.core.types import Attrs, Changes
 from overlayd.errors import ebadf, einval, erofs
 from overlayd.host import fs
@@ -26,6 +26,7 @@ class Attributes:
         self._namespace = namespace
         self._access = access
         self._links = SymlinkRebaser(namespace)
+        self._targets = StoredTargets()
 
     def getattr(self, number: int) -> Attrs:
         """Present attributes. Raises ESTALE where the host object is gone."""
@@ -40,10 +41,11 @@ class Attributes:
         space = self._namespace
         if status is None:
             return Attrs(node.number, space.synthetic_status, 0, volatile=False)
-        size = status.size
+        size, volatile = status.size, space.is_volatile(node)
         if node.file_type == stat.S_IFLNK:
             size = self._link_size(node, status)
-        return Attrs(node.number, status, size, volatile=space.is_volatile(node))
+            volatile |= status.nlink > 1  # under its other name it may be another node
+        return Attrs(node.number, status, size, volatile)
 
     def _link_size(self, node: Node, status: fs.HostStat) -> int:
         """Length of what readlink returns; of what is stored where that no longer fits PATH_MAX.
@@ -51,7 +53,8 @@ class Attributes:
         Such a link cannot be followed, but it can still be looked at, moved and removed.
         """
         try:
-            return len(self._read_link(node))
+            stored = self._targets.of(status, lambda: self._stored(node))
+            return len(self._rebased(node, stored))
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
@@ -103,10 +106,12 @@ class Attributes:
         node = self._namespace.nodes.get(number)
         if node.file_type != stat.S_IFLNK:
             raise einval()
-        return self._read_link(node)
+        return self._rebased(node, self._stored(node))
 
-    def _read_link(self, node: Node) -> bytes:
-        target = fs.read_link(self._namespace.open_path(node))
+    def _stored(self, node: Node) -> bytes:
+        return fs.read_link(self._namespace.open_path(node))
+
+    def _rebased(self, node: Node, target: bytes) -> bytes:
         if self._namespace.rules.symlinks == "verbatim" or node.parent is None:
             return target
         return self._links.rebase(node.parent, target)

@@ -9,6 +9,7 @@ This module is the only owner of lookup counts: `lend` is the one increment, `fo
 decrement.
 """
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,6 +147,14 @@ class NodeTable:
             return self._by_number[number]
         except KeyError:
             raise estale() from None
+
+    def oldest(self, count: int) -> list[Node]:
+        """The *count* nodes that were longest not among these; they are the newest from now on."""
+        with self._lock:
+            nodes = list(itertools.islice(self._by_number.values(), count))
+            for node in nodes:
+                self._by_number[node.number] = self._by_number.pop(node.number)
+            return nodes
 
     def find(self, key: NodeKey) -> Node | None:
         """The node for a host object, if the kernel may know it."""

@@ -22,6 +22,7 @@ from overlayd.host.credentials import Caller
 from overlayd.host.fs import HostStat
 from overlayd.kernel.cache import CachePolicy
 from overlayd.kernel.counters import Counters, subject_of
+from overlayd.kernel.forgetting import Crowded
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, overlay: Overlay, cache: CachePolicy, errors: ErrorStyle) -> None:
         super().__init__()
         self.counters = Counters(overlay.namespace)
+        self.crowded = Crowded()
         self._overlay = overlay
         self._names = overlay.names
         self._attributes = overlay.attributes
@@ -186,7 +188,9 @@ class Operations(pyfuse3.Operations):
     @answering
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         try:
-            return self._entry(await self._call(self._names.lookup, parent_inode, name))
+            entry = self._entry(await self._call(self._names.lookup, parent_inode, name))
+            self.crowded.note(len(self._overlay.namespace.nodes))
+            return entry
         except FileNotFoundError:
             if self._seconds and not self._overlay.namespace.is_shared(parent_inode):
                 return self._absent()
@@ -267,6 +271,7 @@ class Operations(pyfuse3.Operations):
     @answering
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         await self._call(self._list, fh, start_id, token)
+        self.crowded.note(len(self._overlay.namespace.nodes))
 
     def _list(self, fh: int, start: int, token: pyfuse3.ReaddirToken) -> None:
         """Fill one reply. After the first entry an error waits for the next call."""

@@ -25,6 +25,7 @@ from overlayd.errors import OverlaydError
 from overlayd.host import fs
 from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.sources import Source
+from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.operations import Operations
 from overlayd.service.control import Control, open_socket
 from overlayd.service.mount_options import fuse_options, target_mode
@@ -121,6 +122,7 @@ class _Live(NamedTuple):
     control: Control
     listener: socket.socket
     reloader: Reloader
+    forgetter: Forgetter
 
 
 @contextmanager
@@ -143,7 +145,8 @@ def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
         )
         control.verbs["reload"] = reloader.on_request
         with open_socket(registration.path) as listener:
-            yield _Live(mount, control, listener, reloader)
+            forgetter = Forgetter(overlay.namespace, operations.crowded)
+            yield _Live(mount, control, listener, reloader, forgetter)
     except BaseExceptionGroup as group:
         crashed = group.split(OverlaydError)[1] is not None
         raise
@@ -233,8 +236,9 @@ async def _serve(
     manager: ServiceManager,
 ) -> None:
     async with trio.open_nursery() as nursery:
-        stop = _Stopper(live.mount, target, nursery.cancel_scope, manager)
+        stop = _Stopper(live, target, nursery.cancel_scope, manager)
         nursery.start_soon(live.control.serve, live.listener)
+        nursery.start_soon(live.forgetter.run)
         nursery.start_soon(stop.on_signal, signals & _STOP_SIGNALS)
         if signal.SIGHUP in signals:
             nursery.start_soon(live.reloader.on_signal, signal.SIGHUP)
@@ -263,9 +267,10 @@ class _Stopper:
     """Ends the serving: the mount goes at once, requests under way get a little time."""
 
     def __init__(
-        self, mount: Mount, target: str, scope: trio.CancelScope, manager: ServiceManager
+        self, live: _Live, target: str, scope: trio.CancelScope, manager: ServiceManager
     ) -> None:
-        self._mount = mount
+        self._mount = live.mount
+        self._forgetter = live.forgetter
         self._target = target
         self._scope = scope
         self._manager = manager
@@ -292,6 +297,7 @@ class _Stopper:
             await trio.to_thread.run_sync(self._take_down)
         except OverlaydError as error:
             log.error("%s", error)
+        await self._forgetter.stop()
         pyfuse3.terminate()
 
     def _take_down(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from conformance.case import AT_FDCWD, Case, behaviour, libc_call, user, write
 from conformance.posix.support import (
@@ -54,6 +55,14 @@ def link_a_symbolic_link_into_another_directory(case: Case) -> None:
     one = os.lstat("l").st_ino == os.lstat("d/l").st_ino
     found = "one inode" if one else "two inodes"
     case.differs("one symbolic link in two directories", found)
+    time.sleep(0.11)
+    case.same(links_of("l", "d/l"), (2, 2), "link counts")
+    os.lchown("l", 5, 6)
+    case.same(os.lstat("d/l").st_uid, 5, "the owner under the other name")
+    os.link("d/l", "d/m", follow_symlinks=False)
+    case.same(links_of("l", "d/l", "d/m"), (3, 3, 3), "link counts")
+    os.unlink("d/m")
+    case.same(links_of("l", "d/l"), (2, 2), "link counts")
     os.unlink("l")
     case.same(os.readlink("d/l"), "target", "the target under the other name")
 

@@ -1,0 +1,91 @@
+"""Keeping what the kernel knows within bounds: it is told to let go of names, the oldest first.
+
+The kernel gives inodes back when it needs memory itself, which on a large machine is never, while
+each inode that it knows costs this daemon some memory too. Once a name is invalidated, the kernel
+forgets the inode unless somebody uses it; who asks for the name again costs one lookup.
+"""
+
+import stat
+
+import pyfuse3
+import trio
+
+from overlayd.core.namespace import Namespace
+from overlayd.core.nodes import Node, Place
+
+MAX_NODES = 1_000_000
+_PAUSE = 0.25  # seconds
+_AT_ONCE = 8192
+
+
+class Crowded:
+    """Whether the kernel knows more nodes than it should; noticed by whoever answers requests."""
+
+    def __init__(self) -> None:
+        self.limit = MAX_NODES
+        self._event = trio.Event()
+
+    def note(self, nodes: int) -> None:
+        """There are *nodes* now. To be called on the event loop."""
+        if nodes > self.limit:
+            self._event.set()
+
+    async def wait(self) -> None:
+        """Return as soon as there are too many."""
+        await self._event.wait()
+
+    def is_over(self) -> None:
+        """There are not too many any more."""
+        self._event = trio.Event()
+
+
+class Forgetter:
+    """Has the kernel forget as many nodes as there are above the limit.
+
+    Directories stay, as somebody may work in one; so does what is open, and what lies on a source
+    that may keep a caller waiting, since the kernel may have to wait for it too.
+    """
+
+    def __init__(self, namespace: Namespace, crowded: Crowded) -> None:
+        self._namespace = namespace
+        self._crowded = crowded
+        self._ends = False
+        self._invalidating = trio.Lock()
+
+    async def run(self) -> None:
+        """For ever; asleep for as long as there are not too many."""
+        nodes = self._namespace.nodes
+        while True:
+            await self._crowded.wait()
+            await trio.sleep(_PAUSE)
+            excess = len(nodes) - self._crowded.limit
+            if excess <= 0:
+                self._crowded.is_over()
+                continue
+            count = min(excess + self._crowded.limit // 16, _AT_ONCE)
+            names = [p for node in nodes.oldest(count) if self._may_go(node) for p in node.places]
+            async with self._invalidating:
+                await trio.to_thread.run_sync(self._invalidate, names, abandon_on_cancel=True)
+
+    async def stop(self) -> None:
+        """Return once nothing is being invalidated any more.
+
+        To be called while requests are still answered: the kernel holds an invalidation up until
+        the requests on that directory are.
+        """
+        self._ends = True
+        async with self._invalidating:
+            pass
+
+    def _may_go(self, node: Node) -> bool:
+        is_busy = node.file_type == stat.S_IFDIR or node.handles
+        return not is_busy and not self._namespace.may_block(node)
+
+    def _invalidate(self, names: list[Place]) -> None:
+        for parent, name in names:
+            if self._ends:
+                return
+            try:
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(parent.number), name)
+            except OSError:  # it does not know the name any more
+                continue
