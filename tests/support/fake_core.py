@@ -41,6 +41,16 @@ class FakeFamily:
         return lambda *args: self._core.called(name, args)
 
 
+class FakeNodes:
+    """One node, whatever the number."""
+
+    def get(self, _number: int) -> SimpleNamespace:
+        return NODE
+
+    def __len__(self) -> int:
+        return 1
+
+
 class FakeCore:
     """Stands for `Overlay`: records every call, and the thread it came in."""
 
@@ -51,7 +61,7 @@ class FakeCore:
         self.data = FakeFamily(self)
         self.namespace = SimpleNamespace(
             patience=self.patience,
-            nodes=SimpleNamespace(get=lambda _: NODE),
+            nodes=FakeNodes(),
             handles=SimpleNamespace(get=lambda _: SimpleNamespace(device=DEVICE, node=NODE)),
             has_slow_source=False,
             is_shared=lambda _: self.shared,
