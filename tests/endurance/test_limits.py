@@ -72,8 +72,13 @@ def test_256_descriptors_for_20_000_files(tmp_path: Path) -> None:
         assert os.listdir(source) == []
         assert wait_until(lambda: mount.vitals().nodes <= fresh.nodes + 2)
         after = mount.vitals()
-    assert (after.handles, after.tasks) == (fresh.handles, fresh.tasks)
+    assert after.handles == fresh.handles
+    assert after.tasks <= fresh.tasks + SPARE_TASKS, (fresh, after)
     assert after.blocks - fresh.blocks < (walked.blocks - fresh.blocks) / 20, (fresh, after)
+
+
+SPARE_TASKS = 8
+"""Requests that come at once make tasks, which stay for a while in case more do."""
 
 
 def mixed_load(top: Path, seed: int, steps: int) -> None:
@@ -95,9 +100,10 @@ def test_nothing_grows(tmp_path: Path) -> None:
         assert wait_until(lambda: mount.vitals().nodes <= first.nodes + 2)
         last = mount.vitals()
     assert last.handles == first.handles == 0
-    assert last.tasks <= first.tasks + 1 and last.threads <= first.threads + 2, (first, last)
+    assert last.tasks <= first.tasks + SPARE_TASKS and last.threads <= first.threads + 2, (first, last)
     assert last.descriptors <= first.descriptors + 4, (first, last)
-    assert last.blocks < first.blocks + 500, (first, last)
+    # One object for every third of what was done would be more.
+    assert last.blocks < first.blocks + 1500, (first, last)
     assert last.c_bytes < first.c_bytes + 200_000, (first, last)
 
 
