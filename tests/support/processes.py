@@ -27,7 +27,7 @@ import pytest
 
 T = TypeVar("T")
 
-LIMIT = 10.0
+LIMIT = 30.0
 """Seconds; whatever a test asks of a mount takes milliseconds."""
 
 _PR_SET_CHILD_SUBREAPER = 36
