@@ -10,6 +10,7 @@ default, which PID 1 does not have.
 
 import os
 import signal
+from contextlib import suppress
 
 from overlayd.errors import OverlaydError
 from overlayd.table.guest_path import printable
@@ -62,6 +63,7 @@ def _look_after_children(child: int) -> int | None:
             continue
         if change.si_code == os.CLD_STOPPED:
             _stop_as_well(change.si_status)
+            _give_terminal_back(child)
         elif change.si_code == os.CLD_EXITED:
             status = change.si_status
         else:
@@ -78,6 +80,24 @@ def _stop_as_well(number: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     os.kill(os.getpid(), number)
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+
+
+def _give_terminal_back(child: int) -> None:
+    """After fg, to a command that has made a process group of its own, as a shell does.
+
+    It was given to our group, which is the job that the shell above knows.
+    """
+    group = os.getpgid(child)
+    if group == os.getpgrp():
+        return
+    with suppress(OSError):  # no terminal, or it is another session's
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.tcgetpgrp(terminal) == os.getpgrp():
+                os.tcsetpgrp(terminal, group)
+                os.killpg(group, signal.SIGCONT)
+        finally:
+            os.close(terminal)
 
 
 def _spawn(
