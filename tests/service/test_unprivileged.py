@@ -13,7 +13,7 @@ import pytest
 
 from support.live import make_dirs, make_target
 from support.mounting import is_mounted
-from support.processes import NOBODY, User, attempt, complaint, ends, in_child, tried
+from support.processes import NOBODY, User, attempt, command_as, complaint, ends, in_child, tried
 
 STRANGER = User(64001, 64001)
 
@@ -146,16 +146,47 @@ def test_a_target_that_is_not_the_users_own(account: Account, open_path: Path) -
     assert not is_mounted(target)
 
 
-def test_allow_other_needs_the_administrators_consent(account: Account) -> None:
-    """fusermount3 says what /etc/fuse.conf lacks; where it allows it, this is no failure."""
-    consent = any(
-        line.strip() == "user_allow_other"
-        for line in Path("/etc/fuse.conf").read_text().splitlines()
+SAYS = "--allow-other needs the administrator's consent: have the line user_allow_other put into"
+
+
+def with_fuse_conf(text: str, place: Path, *words: str) -> list[str]:
+    """WORDS in a mount namespace whose /etc/fuse.conf says TEXT."""
+    file = place / "fuse.conf"
+    file.write_text(text)
+    script = f'mount --bind {file} /etc/fuse.conf && exec "$@"'
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *words]
+
+
+@pytest.mark.parametrize("option", [("--allow-other",), ("-o", "allow_other")])
+def test_allow_other_needs_the_administrators_consent(
+    account: Account, open_path: Path, option: tuple[str, ...]
+) -> None:
+    """It is said with the cure, before fusermount3 says it in its own words."""
+    mount = ["mount", *option, "--dir", f"{account.source}::/", str(account.target)]
+    words = with_fuse_conf("# user_allow_other\n", open_path, *command_as(NOBODY, *mount))
+    done = subprocess.run(
+        words, env=account.environment, capture_output=True, text=True, timeout=30, check=False
     )
-    words = ["mount", "--allow-other", "--dir", f"{account.source}::/", str(account.target)]
-    done = account.overlayd(*words)
-    if consent:
-        assert done.returncode == 0
-        assert account.overlayd("umount", str(account.target)).returncode == 0
-    else:
-        assert "user_allow_other" in complaint(done, 1)
+    assert complaint(done, 1).startswith(SAYS)
+    run = ["run", "--allow-other", "--dir", f"{account.source}::/", "--", "true"]
+    (open_path / "tmp").mkdir(mode=0o777)
+    (open_path / "tmp").chmod(0o777)
+    environment = {**account.environment, "TMPDIR": str(open_path / "tmp")}
+    words = with_fuse_conf("", open_path, *command_as(NOBODY, *run))
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert complaint(done, 1).startswith(SAYS)
+    assert list((open_path / "tmp").iterdir()) == []
+
+
+def test_allow_other_with_the_administrators_consent(account: Account, open_path: Path) -> None:
+    run = ["run", "--allow-other", "--dir", f"{account.source}::/", "--", "cat", "{}/file"]
+    (open_path / "tmp").mkdir()
+    (open_path / "tmp").chmod(0o777)
+    environment = {**account.environment, "TMPDIR": str(open_path / "tmp")}
+    words = with_fuse_conf("user_allow_other\n", open_path, *command_as(NOBODY, *run))
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "source", "")

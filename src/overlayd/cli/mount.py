@@ -58,13 +58,13 @@ def command(
     from overlayd.service.background import start_daemon
 
     start_daemon(plan, set_up_logging)
-    words = warning_for_mount(where)
+    words = warning_for_mount(where, foreground=False)
     if words is not None:
         warn(words)
 
 
 def _log_warning(target: str) -> None:
     """The log of a mount in the foreground is what its user looks at."""
-    words = warning_for_mount(target)
+    words = warning_for_mount(target, foreground=True)
     if words is not None:
         log.warning("%s", words)

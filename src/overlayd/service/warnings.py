@@ -46,7 +46,7 @@ class Visibility:
     seen_by_init: bool | None
     """Whether the mount has reached PID 1's namespace."""
     in_container: bool
-    """Whether PID 1 is a container's and not the machine's."""
+    """Whether this is a container's service, its PID 1 not being the machine's."""
     shared: bool
     """Whether the mount is shared, as one on a shared mount becomes."""
 
@@ -69,15 +69,19 @@ def unseen_mount(target: str, facts: Visibility) -> str | None:
     return None
 
 
-def warning_for_mount(target: str) -> str | None:
-    """What is to be said about the live mount on *target*."""
+def warning_for_mount(target: str, *, foreground: bool) -> str | None:
+    """What is to be said about the live mount on *target*.
+
+    In a container, one in the *foreground* is a sidecar's, meant for others; one that leaves a
+    daemon is taken to be for the container itself.
+    """
     mount = mount_at(target)
     if mount is None:  # gone again already
         return None
     facts = Visibility(
         same_namespace_as_init=shares_namespace_with_init(),
         seen_by_init=init_sees(mount.dev),
-        in_container=is_in_container(),
+        in_container=foreground and is_in_container(),
         shared=is_shared(mount.dev),
     )
     return unseen_mount(target, facts)
