@@ -67,10 +67,20 @@ def test_a_container_that_mounts_for_itself(place: Place) -> None:
 IN_ANOTHER = "unshare --mount --propagation {} sh -c {}"
 
 
-@pytest.mark.parametrize("propagation", ["private", "slave"])
-def test_a_namespace_that_pid_one_does_not_see_into(place: Place, propagation: str) -> None:
+FEW_CAPABILITIES = "setpriv --bounding-set -sys_ptrace,-net_admin sh -c {}"
+"""Too few to look at PID 1, which has more (ptrace(2), access mode checking)."""
+
+
+@pytest.mark.parametrize(
+    ("propagation", "capabilities"), [("private", "all"), ("slave", "all"), ("slave", "few")]
+)
+def test_a_namespace_that_pid_one_does_not_see_into(
+    place: Place, propagation: str, capabilities: str
+) -> None:
     """As a unit with PrivateTmp= has it, whose namespace is a slave of the machine's."""
     inner = shlex.quote(f"{place.overlayd()} && {place.umount}")
+    if capabilities == "few":
+        inner = shlex.quote(FEW_CAPABILITIES.format(inner))
     (line,) = said(place.prepared("shared", IN_ANOTHER.format(propagation, inner))).splitlines()
     assert line.startswith(f"overlayd: warning: {place.target} lies in a private mount namespace: ")
     assert "PrivateTmp=" in line

@@ -41,7 +41,34 @@ def test_a_mount_that_nobody_sees(
     shared: bool,
     said: str | None,
 ) -> None:
-    words = unseen_mount("/t", Visibility(same_namespace, seen, in_container, shared))
+    check(Visibility(same_namespace, seen, in_container, shared, on_slave=False), said)
+
+
+@pytest.mark.parametrize(
+    ("same_namespace", "seen", "in_container", "shared", "said"),
+    [
+        # In a unit that has too few capabilities to look at PID 1.
+        (None, None, False, False, PRIVATE),
+        # In a container whose volume takes from the host alone.
+        (True, True, True, False, CONTAINER),
+        (None, None, True, False, CONTAINER),
+        # On a machine where somebody made it a slave on purpose; PID 1 sees it.
+        (True, True, False, False, None),
+        (False, True, False, False, None),
+    ],
+)
+def test_a_target_on_a_slave(
+    same_namespace: bool | None,
+    seen: bool | None,
+    in_container: bool,
+    shared: bool,
+    said: str | None,
+) -> None:
+    check(Visibility(same_namespace, seen, in_container, shared, on_slave=True), said)
+
+
+def check(facts: Visibility, said: str | None) -> None:
+    words = unseen_mount("/t", facts)
     if said is None:
         assert words is None
     else:

@@ -5,6 +5,7 @@ namespace that holds a peer.
 """
 
 import os
+from typing import NamedTuple
 
 from overlayd.host.mounts import parse_mounts
 
@@ -14,16 +15,26 @@ INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 _CAP_SYS_ADMIN = 21
 
 
-def is_shared(device: int) -> bool:
-    """Whether some mount of the file system *device*, as this process sees it, is shared."""
+class Propagation(NamedTuple):
+    """How a mount and the one that it lies on pass on what is mounted on them."""
+
+    shared: bool
+    """Whether the mount is shared, as one made on a shared mount becomes."""
+    below_is_slave: bool
+    """Whether the one below takes from another namespace and gives nothing back."""
+
+
+def propagation(mount_id: int) -> Propagation:
+    """How the mount with *mount_id* propagates, as this process sees it."""
     with open("/proc/self/mountinfo", "rb") as table:
-        lines = table.read().splitlines()
-    for line in lines:
-        (mount,) = parse_mounts(line)
-        fields = line.partition(b" - ")[0].split(b" ")[6:]
-        if mount.dev == device and any(field.startswith(b"shared:") for field in fields):
-            return True
-    return False
+        lines = [line.partition(b" - ")[0].split(b" ") for line in table.read().splitlines()]
+    tags = {int(fields[0]): b" ".join(fields[6:]) for fields in lines}
+    parents = {int(fields[0]): int(fields[1]) for fields in lines}
+    below = tags.get(parents.get(mount_id, 0), b"")
+    return Propagation(
+        shared=b"shared:" in tags.get(mount_id, b""),
+        below_is_slave=b"master:" in below and b"shared:" not in below,
+    )
 
 
 def init_sees(device: int) -> bool | None:

@@ -12,8 +12,8 @@ from overlayd.host.mounts import mount_at
 from overlayd.host.propagation import (
     init_sees,
     is_in_container,
-    is_shared,
     may_mount,
+    propagation,
     shares_namespace_with_init,
 )
 from overlayd.table.guest_path import printable
@@ -49,24 +49,32 @@ class Visibility:
     """Whether this is a container's service, its PID 1 not being the machine's."""
     shared: bool
     """Whether the mount is shared, as one on a shared mount becomes."""
+    on_slave: bool
+    """Whether the target lies on a mount that takes from another namespace and gives nothing."""
 
 
 def unseen_mount(target: str, facts: Visibility) -> str | None:
     """Whether a live mount on *target* stays hidden from those it may be meant for."""
     shown = printable(target)
-    if facts.same_namespace_as_init is False and facts.seen_by_init is False:
-        return (
-            f"{shown} lies in a private mount namespace: nobody outside will see this mount;"
-            " in a systemd unit, take out what makes one (PrivateTmp=, ProtectSystem=, ...),"
-            " or make the mount that holds the target shared with the host"
-        )
-    if facts.in_container and facts.same_namespace_as_init is not False and not facts.shared:
+    if facts.same_namespace_as_init is False:
+        return _private(shown) if facts.seen_by_init is False else None
+    if facts.in_container and not facts.shared:
         return (
             f"{shown} is not on a shared mount: nobody outside this container will see this mount;"
             " give the volume bind-propagation=rshared (Kubernetes: mountPropagation:"
             " Bidirectional)"
         )
+    if facts.same_namespace_as_init is None and facts.on_slave:
+        return _private(shown)  # as a unit with few capabilities, which may not look at PID 1
     return None
+
+
+def _private(shown: str) -> str:
+    return (
+        f"{shown} lies in a private mount namespace: nobody outside will see this mount;"
+        " in a systemd unit, take out what makes one (PrivateTmp=, ProtectSystem=, ...),"
+        " or make the mount that holds the target shared with the host"
+    )
 
 
 def warning_for_mount(target: str, *, foreground: bool) -> str | None:
@@ -78,11 +86,13 @@ def warning_for_mount(target: str, *, foreground: bool) -> str | None:
     mount = mount_at(target)
     if mount is None:  # gone again already
         return None
+    passes_on = propagation(mount.mount_id)
     facts = Visibility(
         same_namespace_as_init=shares_namespace_with_init(),
         seen_by_init=init_sees(mount.dev),
         in_container=foreground and is_in_container(),
-        shared=is_shared(mount.dev),
+        shared=passes_on.shared,
+        on_slave=passes_on.below_is_slave,
     )
     return unseen_mount(target, facts)
 
