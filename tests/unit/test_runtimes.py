@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 
 from overlayd.errors import UsageError
 from overlayd.table.runtimes import RUNTIMES, GuestCommand, read_command, runtime_of
+
+PAGE = Path(__file__).parents[2] / "docs/run.md"
 
 
 def read(command: str) -> GuestCommand:
@@ -136,6 +139,19 @@ def test_every_runtime_has_cases() -> None:
         commands = [command for command, _, _ in CASES if runtime_of((command.split()[0],)) == name]
         for spelling in runtime.spellings:
             assert any(spelling.option in command for command in commands), (name, spelling.option)
+
+
+def test_the_page_has_the_table() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert len(rows) == len(RUNTIMES)
+    for row, (name, runtime) in zip(rows, RUNTIMES.items(), strict=True):
+        _, commands, taken, given, _ = row.split("|")
+        verbs = [f"`{name} {verb}`" for verb in runtime.verbs]
+        assert set(commands.strip().split(", ")) == {*verbs, *([f"`{name}`"] * runtime.bare)}
+        for spelling in runtime.spellings:
+            assert f"`{spelling.option}" in taken
+            if spelling.root is not None:
+                assert f"`{shlex.join(spelling.words('TARGET'))}`" in given
 
 
 @pytest.mark.parametrize(
