@@ -74,11 +74,13 @@ def _stop_as_well(number: int) -> None:
     """Stop by the signal that stopped the command; returns when somebody continues us.
 
     Unless that has happened already: a second stop would take back the SIGCONT that is waiting.
+    The terminal's own SIGTSTP may still be waiting too: sent before it is let through, ours becomes
+    one with it, and we stop once.
     """
     if signal.SIGCONT in signal.sigpending():
         return
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
 
 
