@@ -11,63 +11,48 @@ CONTAINER = "outside this container"
 
 
 @pytest.mark.parametrize(
-    ("same_namespace", "seen", "in_container", "shared", "said"),
+    ("same_namespace", "seen", "in_container", "is_service", "shared", "on_slave", "said"),
     [
         # On the machine itself.
-        (True, True, False, False, None),
-        (True, True, False, True, None),
-        # In a unit with PrivateTmp=, say: its mounts are slaves, and its own may even be shared.
-        (False, False, False, False, PRIVATE),
-        (False, False, False, True, PRIVATE),
-        # In a unit whose mounts reach the machine.
-        (False, True, False, True, None),
+        (True, True, False, True, False, False, None),
+        (True, True, False, True, True, False, None),
+        (True, True, False, True, False, True, None),
+        # In a unit with PrivateTmp=, say: its mounts are slaves, and systemd makes them shared too.
+        (False, False, False, True, True, True, PRIVATE),
+        (False, False, False, False, False, False, PRIVATE),
+        # In one that has too few capabilities to look at PID 1.
+        (None, None, False, True, True, True, PRIVATE),
+        (None, None, False, True, True, False, None),
+        # In a namespace whose mounts reach the machine.
+        (False, True, False, True, True, False, None),
+        (False, True, False, False, False, True, None),
         # As a user who may not look at PID 1.
-        (None, None, False, False, None),
-        (None, None, False, True, None),
-        # In a container, as its PID 1 or next to it.
-        (True, True, True, False, CONTAINER),
-        (True, True, True, True, None),
-        (None, None, True, False, CONTAINER),
-        (None, None, True, True, None),
+        (None, None, False, False, False, False, None),
+        (None, None, False, False, True, False, None),
+        # In a sidecar, as its PID 1 or next to it; the volume takes from the host alone, or less.
+        (True, True, True, True, False, True, CONTAINER),
+        (None, None, True, True, False, False, CONTAINER),
+        (True, True, True, True, True, False, None),
+        (None, None, True, True, True, True, None),
+        # In a container that mounts for itself.
+        (True, True, True, False, False, True, None),
+        (None, None, True, False, False, True, None),
         # In a namespace of its own inside a container.
-        (False, False, True, False, PRIVATE),
-        (False, True, True, True, None),
+        (False, False, True, True, False, False, PRIVATE),
+        (False, False, True, False, True, False, PRIVATE),
+        (False, True, True, True, True, False, None),
     ],
 )
 def test_a_mount_that_nobody_sees(
     same_namespace: bool | None,
     seen: bool | None,
     in_container: bool,
+    is_service: bool,
     shared: bool,
+    on_slave: bool,
     said: str | None,
 ) -> None:
-    check(Visibility(same_namespace, seen, in_container, shared, on_slave=False), said)
-
-
-@pytest.mark.parametrize(
-    ("same_namespace", "seen", "in_container", "shared", "said"),
-    [
-        # In a unit that has too few capabilities to look at PID 1.
-        (None, None, False, False, PRIVATE),
-        # In a container whose volume takes from the host alone.
-        (True, True, True, False, CONTAINER),
-        (None, None, True, False, CONTAINER),
-        # On a machine where somebody made it a slave on purpose; PID 1 sees it.
-        (True, True, False, False, None),
-        (False, True, False, False, None),
-    ],
-)
-def test_a_target_on_a_slave(
-    same_namespace: bool | None,
-    seen: bool | None,
-    in_container: bool,
-    shared: bool,
-    said: str | None,
-) -> None:
-    check(Visibility(same_namespace, seen, in_container, shared, on_slave=True), said)
-
-
-def check(facts: Visibility, said: str | None) -> None:
+    facts = Visibility(same_namespace, seen, in_container, is_service, shared, on_slave)
     words = unseen_mount("/t", facts)
     if said is None:
         assert words is None

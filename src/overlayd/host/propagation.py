@@ -20,8 +20,11 @@ class Propagation(NamedTuple):
 
     shared: bool
     """Whether the mount is shared, as one made on a shared mount becomes."""
-    below_is_slave: bool
-    """Whether the one below takes from another namespace and gives nothing back."""
+    on_slave: bool
+    """Whether the one below takes what is mounted from another namespace.
+
+    It gives nothing back there, even if it is shared too, as systemd makes those of a unit.
+    """
 
 
 def propagation(mount_id: int) -> Propagation:
@@ -33,7 +36,7 @@ def propagation(mount_id: int) -> Propagation:
     below = tags.get(parents.get(mount_id, 0), b"")
     return Propagation(
         shared=b"shared:" in tags.get(mount_id, b""),
-        below_is_slave=b"master:" in below and b"shared:" not in below,
+        on_slave=b"master:" in below,
     )
 
 

@@ -46,11 +46,13 @@ class Visibility:
     seen_by_init: bool | None
     """Whether the mount has reached PID 1's namespace."""
     in_container: bool
-    """Whether this is a container's service, its PID 1 not being the machine's."""
+    """Whether PID 1 is a container's and not the machine's."""
+    is_service: bool
+    """Whether it is served in the foreground: in a container, by a sidecar and for others."""
     shared: bool
     """Whether the mount is shared, as one on a shared mount becomes."""
     on_slave: bool
-    """Whether the target lies on a mount that takes from another namespace and gives nothing."""
+    """Whether the target lies on a mount that takes from another namespace."""
 
 
 def unseen_mount(target: str, facts: Visibility) -> str | None:
@@ -58,15 +60,19 @@ def unseen_mount(target: str, facts: Visibility) -> str | None:
     shown = printable(target)
     if facts.same_namespace_as_init is False:
         return _private(shown) if facts.seen_by_init is False else None
-    if facts.in_container and not facts.shared:
-        return (
-            f"{shown} is not on a shared mount: nobody outside this container will see this mount;"
-            " give the volume bind-propagation=rshared (Kubernetes: mountPropagation:"
-            " Bidirectional)"
-        )
+    if facts.in_container:
+        return _unshared(shown) if facts.is_service and not facts.shared else None
     if facts.same_namespace_as_init is None and facts.on_slave:
-        return _private(shown)  # as a unit with few capabilities, which may not look at PID 1
+        # PID 1 is closed to a unit with few capabilities. Nothing on the machine itself is a slave.
+        return _private(shown)
     return None
+
+
+def _unshared(shown: str) -> str:
+    return (
+        f"{shown} is not on a shared mount: nobody outside this container will see this mount;"
+        " give the volume bind-propagation=rshared (Kubernetes: mountPropagation: Bidirectional)"
+    )
 
 
 def _private(shown: str) -> str:
@@ -78,11 +84,7 @@ def _private(shown: str) -> str:
 
 
 def warning_for_mount(target: str, *, foreground: bool) -> str | None:
-    """What is to be said about the live mount on *target*.
-
-    In a container, one in the *foreground* is a sidecar's, meant for others; one that leaves a
-    daemon is taken to be for the container itself.
-    """
+    """What is to be said about the live mount on *target*, served in the *foreground* or not."""
     mount = mount_at(target)
     if mount is None:  # gone again already
         return None
@@ -90,9 +92,10 @@ def warning_for_mount(target: str, *, foreground: bool) -> str | None:
     facts = Visibility(
         same_namespace_as_init=shares_namespace_with_init(),
         seen_by_init=init_sees(mount.dev),
-        in_container=foreground and is_in_container(),
+        in_container=is_in_container(),
+        is_service=foreground,
         shared=passes_on.shared,
-        on_slave=passes_on.below_is_slave,
+        on_slave=passes_on.on_slave,
     )
     return unseen_mount(target, facts)
 
