@@ -154,6 +154,23 @@ def test_signals_are_forwarded(source: Path, tmp_path: Path, number: signal.Sign
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
 
 
+def test_what_the_command_sends_to_its_group_comes_once(source: Path) -> None:
+    """It reaches us as well, who are in the group, and is not sent back."""
+    code = (
+        "import os, signal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n"
+        "for _ in range(10):\n"  # a second one may come before the first is taken, and be lost
+        "    os.kill(0, signal.SIGUSR1)\n"
+        "    while (info := signal.sigtimedwait({signal.SIGUSR1}, 0.1)) is not None:\n"
+        "        print(info.si_pid == os.getpid())\n"
+    )
+    words = command("run", "--dir", f"{source}::/", "--", *python(code))
+    done = subprocess.run(
+        words, start_new_session=True, stdout=subprocess.PIPE, text=True, timeout=20, check=True
+    )
+    assert done.stdout == "True\n" * 10
+
+
 def test_an_unhandled_signal_gives_its_status(source: Path, tmp_path: Path) -> None:
     words = ["sh", "-c", f"touch {tmp_path}/up; exec sleep 20"]
     process = subprocess.Popen(command("run", "--dir", f"{source}::/", "--", *words))
