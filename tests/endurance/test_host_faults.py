@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import shutil
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,10 @@ from aliases.private_mounts import in_private_mounts
 from support.live import daemon_of
 from support.mounting import mounted
 from support.planting import plant
-from support.processes import has_ended, in_child, outcome
+from support.processes import NOBODY, User, has_ended, in_child, outcome
 
 _MS_RDONLY, _MS_REMOUNT = 1, 32
+_Q_SETQUOTA = 0x800008
 
 
 @contextmanager
@@ -40,8 +42,8 @@ def remount(place: Path, flags: int) -> None:
     assert libc.mount(None, bytes(place), None, number, None) == 0, os.strerror(ctypes.get_errno())
 
 
-def fill(path: Path) -> bytes:
-    """Write until there is no room; what was acknowledged."""
+def fill(path: Path, ends: str = "ENOSPC") -> bytes:
+    """Write until there is no room, or what else it ENDS with; what was acknowledged."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     taken = bytearray()
     try:
@@ -50,7 +52,7 @@ def fill(path: Path) -> bytes:
             try:
                 taken += piece[: os.write(fd, piece)]
             except OSError as error:
-                if error.errno != errno.ENOSPC:
+                if errno.errorcode[error.errno or 0] != ends:
                     raise
                 break
         os.fsync(fd)
@@ -114,6 +116,101 @@ def test_removed_files_free_their_room(tmp_path: Path) -> None:
 
 def test_a_full_disk(tmp_path: Path) -> None:
     in_private_mounts(lambda: check_full_disk(tmp_path))
+
+
+def limit_blocks(device: str, user: User, kib: int) -> None:
+    """Give USER at most KIB on the ext4 file system of DEVICE (quotactl(2))."""
+    limits = struct.pack("=8Q2I", kib, kib, *(0,) * 6, 1, 0)  # struct if_dqblk, QIF_BLIMITS
+    libc = ctypes.CDLL(None, use_errno=True)
+    done = libc.quotactl(_Q_SETQUOTA << 8, device.encode(), user.uid, limits)
+    assert done == 0, os.strerror(ctypes.get_errno())
+
+
+@contextmanager
+def ext4(place: Path, *features: str) -> Iterator[tuple[Path, str]]:
+    """A file system of its own, for what tmpfs has not; with the device it is on."""
+    image, top = place / "image", place / "source"
+    with open(image, "wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-O", ",".join(features), str(image)], check=True)
+    top.mkdir()
+    subprocess.run(["mount", "-o", "loop", str(image), str(top)], check=True)
+    try:
+        yield top, mount_source(top)
+    finally:
+        subprocess.run(["umount", str(top)], check=True)
+
+
+def mount_source(top: Path) -> str:
+    lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return next(source for source, point, *_ in reversed(lines) if point == str(top))
+
+
+def check_quota(place: Path) -> None:
+    with (
+        ext4(place, "quota") as (source, device),
+        mounted(place, f"{source}::/", options=["--allow-other"]) as top,
+    ):
+        limit_blocks(device, NOBODY, 1024)
+        source.chmod(0o777)
+        taken = in_child(fill, top / "file", "EDQUOT", user=NOBODY)
+        assert 900_000 < len(taken) <= 1 << 20
+        assert (source / "file").read_bytes() == taken
+        assert in_child(fill, top / "more", "EDQUOT", user=NOBODY) == b""
+        (top / "others").write_bytes(b"x" * 2_000_000)
+        for _ in range(20):
+            in_child(os.unlink, top / "file", user=NOBODY)
+            assert in_child(fill, top / "file", "EDQUOT", user=NOBODY)
+
+
+def test_a_quota(tmp_path: Path, open_path: Path) -> None:
+    in_private_mounts(lambda: check_quota(open_path))
+
+
+def test_what_the_host_reserves_is_not_for_guests(tmp_path: Path) -> None:
+    """CAP_SYS_RESOURCE lifts quotas, and taking on a caller's ids would not take it away."""
+    with mounted(tmp_path, f"{plant(tmp_path / 'a')}::/") as top:
+        status = Path(f"/proc/{daemon_of(top)}/status").read_text()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    assert not int(effective.split()[1], 16) >> 24 & 1
+
+
+def check_too_many_links(place: Path) -> None:
+    """ext4 gives a file 65,000 names and no more."""
+    with ext4(place, "^has_journal") as (source, _):
+        (source / "file").touch()
+        (source / "sub").mkdir()
+        for number in range(64_998):
+            os.link(source / "file", source / "sub" / f"{number}")
+        with mounted(place, f"{source}::/") as top:
+            os.link(top / "file", top / "last")
+            assert outcome(os.link, top / "file", top / "new") == "EMLINK"
+            os.unlink(top / "sub/7")
+            os.link(top / "file", top / "new")
+            assert os.stat(top / "new").st_nlink == 65_000
+
+
+def test_too_many_links(tmp_path: Path) -> None:
+    in_private_mounts(lambda: check_too_many_links(tmp_path))
+
+
+@pytest.mark.parametrize("call", [os.fsync, os.fdatasync], ids=["fsync", "fdatasync"])
+def test_syncing_reaches_the_hosts_kernel(tmp_path: Path, call: Callable[[int], None]) -> None:
+    """Of a file and of a directory, as strace sees it, before the guest goes on."""
+    source = plant(tmp_path / "source", "file=x", "sub/")
+    trace = tmp_path / "trace"
+    with mounted(tmp_path, f"{source}::/") as top:
+        words = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace)]
+        tracer = subprocess.Popen([*words, "-p", str(daemon_of(top))], stderr=subprocess.PIPE)
+        assert tracer.stderr is not None and b"attached" in tracer.stderr.readline()
+        for name, flags in (("file", os.O_RDWR), ("sub", os.O_RDONLY)):
+            fd = os.open(top / name, flags)
+            in_child(call, fd)
+            os.close(fd)
+            seen = [line for line in trace.read_text().splitlines() if f"{source}/{name}>" in line]
+            assert seen and f" {call.__name__}(" in seen[0], trace.read_text()
+        tracer.terminate()
+        tracer.communicate(timeout=10)
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {

@@ -75,6 +75,7 @@ class Node:
         "number",
         "other_places",
         "parent",
+        "target",
     )
 
     def __init__(
@@ -103,6 +104,10 @@ class Node:
         """Numbers of the open handles on it."""
         self.judgement: Judgement | None = None
         """For directories: what was last found about being shown read-only elsewhere."""
+
+        self.target: bytes | None = None
+        """For symbolic links: what they store, which no call changes, once it was read; reading it
+        moves the host's access time."""
 
     @property
     def places(self) -> list[Place]:
