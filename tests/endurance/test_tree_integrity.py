@@ -61,5 +61,8 @@ def test_two_mounts_and_the_host_on_one_tree(tmp_path: Path) -> None:
         expected = snapshot(source)
         assert in_child(snapshot, one) == expected
         assert in_child(snapshot, two) == expected
-    lost = {what.split()[1] for what in unexpected(counts)}
-    assert lost <= {"ESTALE"}, counts  # a name the host took away between two requests
+    # The kernel looks names up afresh once where it is told ESTALE; that a directory on the way is
+    # moved by another side both times is rare, and no local file system would say more of it.
+    lost = unexpected(counts)
+    assert {what.split()[1] for what in lost} <= {"ESTALE"}, counts
+    assert sum(lost.values()) <= sum(counts.values()) / 50, counts
