@@ -154,7 +154,7 @@ def times_survive_a_rename(case: Case) -> None:
 # -- extended attributes ------------------------------------------------------------------------
 
 
-@behaviour()
+@behaviour("nothing", "getxattr", "listxattr", "removexattr", "setxattr")
 def extended_attributes(case: Case) -> None:
     write("f")
     os.mkdir("d")
@@ -172,7 +172,7 @@ def extended_attributes(case: Case) -> None:
         case.refused(errno.ENODATA, os.removexattr, path, "user.a")
 
 
-@behaviour()
+@behaviour("nothing", "setxattr")
 def extended_attributes_made_or_replaced(case: Case) -> None:
     write("f")
     case.refused(errno.ENODATA, os.setxattr, "f", "user.a", b"1", os.XATTR_REPLACE)
@@ -182,7 +182,7 @@ def extended_attributes_made_or_replaced(case: Case) -> None:
     case.same(os.getxattr("f", "user.a"), b"3", "the value")
 
 
-@behaviour()
+@behaviour("nothing", "getxattr", "setxattr")
 def extended_attributes_refused(case: Case) -> None:
     write("f")
     os.mkfifo("p")
@@ -195,7 +195,7 @@ def extended_attributes_refused(case: Case) -> None:
     case.refused(errno.ENODATA, os.getxattr, "p", "user.a")
 
 
-@behaviour()
+@behaviour("nothing", "getxattr", "setxattr")
 def extended_attributes_of_other_spaces(case: Case) -> None:
     write("f")
     os.mkfifo("p")
@@ -205,13 +205,13 @@ def extended_attributes_of_other_spaces(case: Case) -> None:
         case.true("trusted.k" in os.listxattr(path), "it is listed")
 
 
-@behaviour()
+@behaviour("nothing", "setxattr")
 def attribute_too_large_for_the_host(case: Case) -> None:
     write("f")
     case.refused(errno.ENOSPC, os.setxattr, "f", "user.a", bytes(60_000))
 
 
-@behaviour()
+@behaviour("nothing", "getxattr", "setxattr")
 def access_control_lists(case: Case) -> None:
     # Version 2, then rw for the owner, r for user 7, r for the group, the mask, none for others.
     rows = ((1, 6, -1), (2, 4, 7), (4, 4, -1), (16, 4, -1), (32, 0, -1))
@@ -227,7 +227,7 @@ def access_control_lists(case: Case) -> None:
 # -- access, statvfs ----------------------------------------------------------------------------
 
 
-@behaviour()
+@behaviour("nothing", "access")
 def access_for_the_owner_of_everything(case: Case) -> None:
     write("f", mode=0)
     case.done(_access, "f", os.R_OK | os.W_OK)
@@ -244,7 +244,7 @@ def _access(path: str, mode: int) -> None:
     libc_call("access", os.fsencode(path), mode)
 
 
-@behaviour()
+@behaviour("nothing", "statvfs")
 def file_system_figures(case: Case) -> None:
     figures = os.statvfs(".")
     case.same(figures.f_namemax, 255, "the longest name")
@@ -253,7 +253,7 @@ def file_system_figures(case: Case) -> None:
     case.same(figures.f_flag & os.ST_RDONLY, 0, "the read-only flag")
 
 
-@behaviour()
+@behaviour("nothing", "stat")
 def kinds_and_sizes(case: Case) -> None:
     write("f", b"12345")
     os.mkdir("d")

@@ -70,14 +70,14 @@ def entries_of(path: str) -> list[Entry]:
         stream.close()
 
 
-@behaviour()
+@behaviour("nothing", "readdir")
 def listing_holds_the_dots(case: Case) -> None:
     os.mkdir("d")
     case.same(sorted(entry.name for entry in entries_of("d")), [b".", b".."], "an empty listing")
     case.same({entry.kind for entry in entries_of("d")}, {4}, "the types of . and ..")
 
 
-@behaviour()
+@behaviour("nothing", "readdir")
 def listing_types_and_numbers(case: Case) -> None:
     os.mkdir("d")
     write("f")
@@ -93,7 +93,7 @@ def listing_types_and_numbers(case: Case) -> None:
     case.same(above, [os.stat(".").st_ino], "the inode number of d/..")
 
 
-@behaviour()
+@behaviour("nothing", "readdir")
 def long_listing(case: Case) -> None:
     """More than one getdents64 and more than one FUSE readdir; each name exactly once."""
     names = {b"name-%04d-%s" % (number, b"x" * 100) for number in range(700)}
@@ -104,7 +104,7 @@ def long_listing(case: Case) -> None:
     case.same(set(found), names | {b".", b".."}, "the names")
 
 
-@behaviour()
+@behaviour("nothing", "readdir")
 def listing_goes_on_while_names_go(case: Case) -> None:
     for number in range(300):
         write(f"{number:03}-{'x' * 60}")
@@ -119,7 +119,7 @@ def listing_goes_on_while_names_go(case: Case) -> None:
     case.same(os.listdir("."), [], "what is left")
 
 
-@behaviour()
+@behaviour("nothing", "readdir")
 def rewinding_sees_what_is_new(case: Case) -> None:
     write("a")
     stream = Stream(".")
@@ -131,7 +131,7 @@ def rewinding_sees_what_is_new(case: Case) -> None:
     stream.close()
 
 
-@behaviour()
+@behaviour("nothing", "readdir")
 def seeking_in_a_listing(case: Case) -> None:
     for number in range(40):
         write(f"f{number}")
@@ -146,14 +146,14 @@ def seeking_in_a_listing(case: Case) -> None:
     stream.close()
 
 
-@behaviour()
+@behaviour("nothing", "readdir")
 def listing_what_is_no_directory(case: Case) -> None:
     write("f")
     case.refused(errno.ENOTDIR, os.listdir, "f")
     case.refused(errno.ENOENT, os.listdir, "missing")
 
 
-@behaviour()
+@behaviour("nothing", "readdir")
 def listing_a_removed_directory(case: Case) -> None:
     os.mkdir("d")
     with opened("d") as fd:

@@ -135,6 +135,12 @@ _ROWS = (
     ),
     # -- what FUSE does not carry ---------------------------------------------------------------
     Divergence("fallocate", ("fallocate",), "anywhere", OK, EOPNOTSUPP, _NO_HANDLER),
+    Divergence(
+        "holes",
+        *(("lseek",), "anywhere", "seen", "all data"),
+        "pyfuse3 has no handler for it, so that SEEK_DATA and SEEK_HOLE get the kernel's generic"
+        " answer; a hole reads as zeros and takes no room all the same",
+    ),
     Divergence("O_TMPFILE", ("open",), "anywhere", OK, EOPNOTSUPP, _NO_HANDLER),
     Divergence(
         "posix_fallocate for appending",

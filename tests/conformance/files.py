@@ -117,7 +117,7 @@ def open_with_a_trailing_slash(case: Case) -> None:
     case.refused(errno.ENOTDIR, os.stat, "f/")
 
 
-@behaviour()
+@behaviour("nothing", "write")
 def appending_goes_to_the_end(case: Case) -> None:
     write("f", b"1")
     with opened("f", os.O_WRONLY | os.O_APPEND) as one, opened("f", os.O_WRONLY) as other:
@@ -129,7 +129,7 @@ def appending_goes_to_the_end(case: Case) -> None:
     case.same(read("f"), b"12345", "the content")
 
 
-@behaviour()
+@behaviour("nothing", "read", "write")
 def wrong_direction(case: Case) -> None:
     write("f", b"abc")
     with opened("f", os.O_RDONLY) as fd:
@@ -139,7 +139,7 @@ def wrong_direction(case: Case) -> None:
         case.refused(errno.EBADF, os.read, fd, 1)
 
 
-@behaviour()
+@behaviour("nothing", "read")
 def reading_at_offsets(case: Case) -> None:
     write("f", bytes(range(200)))
     with opened("f") as fd:
@@ -150,7 +150,7 @@ def reading_at_offsets(case: Case) -> None:
         case.same(os.read(fd, 2), b"\0\1", "pread leaves the position alone; the start")
 
 
-@behaviour()
+@behaviour("nothing", "write")
 def writing_behind_the_end_leaves_a_hole(case: Case) -> None:
     with opened("f", os.O_CREAT | os.O_RDWR) as fd:
         os.pwrite(fd, b"x", 1_000_000)
@@ -159,7 +159,7 @@ def writing_behind_the_end_leaves_a_hole(case: Case) -> None:
         case.same(os.pread(fd, 4, 500_000), bytes(4), "the hole")
 
 
-@behaviour()
+@behaviour("nothing", "read", "write")
 def large_contents(case: Case) -> None:
     """More than one FUSE request each way, at offsets that are no multiple of a page."""
     data = os.urandom(3_000_001)
@@ -173,7 +173,7 @@ def large_contents(case: Case) -> None:
     )
 
 
-@behaviour()
+@behaviour("nothing", "read")
 def vectors(case: Case) -> None:
     with opened("f", os.O_CREAT | os.O_RDWR) as fd:
         case.same(os.writev(fd, [b"ab", b"", b"cde"]), 5, "bytes written")
@@ -182,7 +182,7 @@ def vectors(case: Case) -> None:
         case.same(pieces, [bytearray(b"abc"), bytearray(b"de\0")], "the pieces")
 
 
-@behaviour()
+@behaviour("nothing", "lseek")
 def seeking(case: Case) -> None:
     write("f", b"0123456789")
     with opened("f") as fd:
@@ -194,7 +194,7 @@ def seeking(case: Case) -> None:
         case.refused(errno.ENXIO, os.lseek, fd, 10, os.SEEK_DATA)
 
 
-@behaviour()
+@behaviour("nothing", "truncate")
 def truncate_by_path(case: Case) -> None:
     write("f", b"0123456789")
     os.truncate("f", 4)
@@ -205,7 +205,7 @@ def truncate_by_path(case: Case) -> None:
     case.refused(errno.EINVAL, os.truncate, "f", -1)
 
 
-@behaviour()
+@behaviour("nothing", "truncate")
 def truncate_what_is_no_file(case: Case) -> None:
     os.mkdir("d")
     os.mkfifo("p")
@@ -213,7 +213,7 @@ def truncate_what_is_no_file(case: Case) -> None:
     case.refused(errno.EINVAL, os.truncate, "p", 0)
 
 
-@behaviour()
+@behaviour("nothing", "ftruncate")
 def truncate_by_handle(case: Case) -> None:
     write("f", b"0123456789")
     with opened("f", os.O_RDWR) as fd:
@@ -223,7 +223,7 @@ def truncate_by_handle(case: Case) -> None:
         case.same(os.pread(fd, 10, 0), b"012", "the content")
 
 
-@behaviour()
+@behaviour("nothing", "unlink")
 def unlinked_while_open(case: Case) -> None:
     write("f", b"still")
     with opened("f", os.O_RDWR) as fd:
@@ -272,7 +272,7 @@ def two_handles_see_one_file(case: Case) -> None:
         case.same(os.stat("f").st_size, 1, "the size by name")
 
 
-@behaviour()
+@behaviour("nothing", "mmap")
 def shared_mapping(case: Case) -> None:
     write("f", b"a" * 8192)
     with opened("f", os.O_RDWR) as fd, mmap.mmap(fd, 8192) as memory:
@@ -285,7 +285,7 @@ def shared_mapping(case: Case) -> None:
     case.same(read("f")[4095:4097], b"bc", "what is read once it is unmapped")
 
 
-@behaviour()
+@behaviour("nothing", "mmap")
 def private_mapping_outlives_the_handle(case: Case) -> None:
     write("f", b"kept")
     with opened("f") as fd:
@@ -295,7 +295,7 @@ def private_mapping_outlives_the_handle(case: Case) -> None:
     memory.close()
 
 
-@behaviour()
+@behaviour("nothing", "fsync", "fdatasync")
 def fsync_of_files_and_directories(case: Case) -> None:
     with opened("f", CREATE) as fd:
         os.write(fd, b"x")
@@ -305,7 +305,7 @@ def fsync_of_files_and_directories(case: Case) -> None:
         case.done(os.fsync, fd)
 
 
-@behaviour()
+@behaviour("nothing", "flock")
 def locks_between_handles(case: Case) -> None:
     write("f")
     with opened("f") as one, opened("f") as other:
@@ -315,7 +315,7 @@ def locks_between_handles(case: Case) -> None:
         case.done(fcntl.flock, other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@behaviour()
+@behaviour("nothing", "copy_file_range", "sendfile")
 def copying_in_the_kernel(case: Case) -> None:
     write("f", b"0123456789")
     with opened("f") as source, opened("g", CREATE) as sink:
@@ -348,7 +348,17 @@ def reopening_by_the_process_s_own_descriptor(case: Case) -> None:
 # -- what FUSE, or pyfuse3, does not carry ------------------------------------------------------
 
 
-@behaviour()
+@behaviour("nothing", "lseek")
+def seeking_holes(case: Case) -> None:
+    with opened("f", CREATE) as fd:
+        os.pwrite(fd, b"data", 1 << 20)
+        found = os.lseek(fd, 0, os.SEEK_DATA), os.lseek(fd, 0, os.SEEK_HOLE)
+    hole = found == (1 << 20, 0)
+    all_data = found == (0, (1 << 20) + 4)
+    case.differs("holes", "seen" if hole else "all data" if all_data else repr(found))
+
+
+@behaviour("nothing", "fallocate", "posix_fallocate")
 def preallocation(case: Case) -> None:
     with opened("f", CREATE) as fd:
         allocate = ("fallocate", fd, 0, ctypes.c_long(0), ctypes.c_long(4096))
@@ -357,19 +367,19 @@ def preallocation(case: Case) -> None:
         case.same(os.fstat(fd).st_size, 5000, "the size")
 
 
-@behaviour()
+@behaviour("nothing", "open")
 def nameless_files(case: Case) -> None:
     case.excepted("O_TMPFILE", opened_and_closed, ".", os.O_TMPFILE | os.O_RDWR)
 
 
-@behaviour()
+@behaviour("nothing", "ioctl")
 def inode_flags(case: Case) -> None:
     get_flags = 0x80086601  # FS_IOC_GETFLAGS, ioctl_iflags(2)
     with opened("f", os.O_CREAT | os.O_RDWR) as fd:
         case.excepted("inode flags", fcntl.ioctl, fd, get_flags, bytes(8))
 
 
-@behaviour()
+@behaviour("nothing", "open")
 def device_nodes_are_made_and_not_opened(case: Case) -> None:
     os.mknod("null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     case.same(os.lstat("null").st_rdev, os.makedev(1, 3), "the device number")

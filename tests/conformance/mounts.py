@@ -32,7 +32,7 @@ TOO_LONG = "n" * 256
 # -- what is shown ------------------------------------------------------------------------------
 
 
-@behaviour("layout")
+@behaviour("layout", "readdir")
 def listings_hold_mount_points_once(case: Case) -> None:
     wanted = {
         "area": [("data", DIRECTORY), ("link", 10), ("note", FILE), ("plain", FILE)],
@@ -88,7 +88,7 @@ def parents_of_mount_points(case: Case) -> None:
         case.same(len(above), 1, f"how many `..` {path} lists")
 
 
-@behaviour("layout")
+@behaviour("layout", "stat")
 def names_of_one_inode_in_two_sources(case: Case) -> None:
     one, two = os.stat("area/data/d"), os.stat("area/data/inner/twin")
     case.same((one.st_ino, one.st_nlink), (two.st_ino, 2), "inode number and link count")
@@ -98,7 +98,7 @@ def names_of_one_inode_in_two_sources(case: Case) -> None:
     case.same(read("again/d"), b"data", "the content by a third name")
 
 
-@behaviour("layout")
+@behaviour("layout", "stat")
 def one_directory_through_two_preopens(case: Case) -> None:
     write("area/data/fresh", b"1")
     case.same(read("again/fresh"), b"1", "the content by the other path")
@@ -127,7 +127,7 @@ def a_single_file(case: Case) -> None:
 # -- mount points stay --------------------------------------------------------------------------
 
 
-@behaviour("layout")
+@behaviour("layout", "rename", "rmdir", "unlink")
 def mount_points_stay(case: Case) -> None:
     os.mkdir("other")
     write("file")
@@ -158,7 +158,7 @@ def nothing_is_made_over_mount_points(case: Case) -> None:
         case.refused(errno.EEXIST, os.link, "a", path)
 
 
-@behaviour("layout")
+@behaviour("layout", "rename", "rmdir")
 def directories_above_mount_points(case: Case) -> None:
     os.mkdir("room")
     case.refused(errno.EISDIR, os.unlink, "area")
@@ -184,7 +184,7 @@ CROSSINGS = (
 )
 
 
-@behaviour("layout")
+@behaviour("layout", "rename")
 def renaming_across_mounts(case: Case) -> None:
     os.mkdir("tree")
     for old, place in (*CROSSINGS, ("tree", "area/data"), ("tree", "syn/thetic/deep")):
@@ -195,7 +195,7 @@ def renaming_across_mounts(case: Case) -> None:
     os.rmdir("tree")
 
 
-@behaviour("layout")
+@behaviour("layout", "rename")
 def renaming_across_mounts_when_names_do_not_fit(case: Case) -> None:
     os.mkdir("tree")
     write("tree/f")
@@ -216,7 +216,7 @@ def renaming_across_mounts_when_names_do_not_fit(case: Case) -> None:
     os.removedirs("area/data/full/f")
 
 
-@behaviour("layout")
+@behaviour("layout", "link")
 def linking_across_mounts(case: Case) -> None:
     for old, place in CROSSINGS:
         if place in ("lib", "syn", "syn/thetic"):
@@ -246,7 +246,23 @@ def moving_within_a_mount_goes(case: Case) -> None:
 # -- read-only ----------------------------------------------------------------------------------
 
 
-@behaviour("layout")
+@behaviour(
+    "layout",
+    "chmod",
+    "chown",
+    "link",
+    "mkdir",
+    "mkfifo",
+    "open",
+    "removexattr",
+    "rename",
+    "rmdir",
+    "setxattr",
+    "symlink",
+    "truncate",
+    "unlink",
+    "utimensat",
+)
 def nothing_changes_in_a_read_only_mount(case: Case) -> None:
     f, d, number = "lib/one", "lib/sub", errno.EROFS
     for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND):
@@ -279,7 +295,7 @@ def nothing_changes_in_a_read_only_mount(case: Case) -> None:
     case.same(sorted(os.listdir("lib")), ["link", "one", "sub"], "the listing afterwards")
 
 
-@behaviour("layout")
+@behaviour("layout", "access")
 def asking_for_rights_in_a_read_only_mount(case: Case) -> None:
     for path in ("lib", "lib/one", "syn", "syn/thetic"):
         case.refused(errno.EROFS, libc_call, "access", path.encode(), os.W_OK)
@@ -289,7 +305,7 @@ def asking_for_rights_in_a_read_only_mount(case: Case) -> None:
     case.done(libc_call, "access", b"area/data", os.W_OK)
 
 
-@behaviour("layout of all users")
+@behaviour("layout of all users", "access")
 def asking_for_rights_as_one_user_of_many(case: Case) -> None:
     name = "access for writing with --allow-other"
     for path in (b"lib", b"lib/one", b"syn"):
@@ -307,7 +323,7 @@ def handles_of_a_read_only_mount(case: Case) -> None:
         case.refused(errno.EROFS, opened_and_closed, f"/proc/self/fd/{fd}", os.O_WRONLY)
 
 
-@behaviour("layout")
+@behaviour("layout", "link", "rename", "rmdir", "setxattr", "unlink")
 def read_only_and_missing(case: Case) -> None:
     case.excepted("unlink of a missing name, read-only", os.unlink, "lib/missing")
     case.excepted("rmdir of a missing name, read-only", os.rmdir, "lib/missing")
@@ -331,7 +347,7 @@ def read_only_and_missing(case: Case) -> None:
     case.refused(errno.ENOENT, os.link, "lib/missing", "lib/x")
 
 
-@behaviour("layout")
+@behaviour("layout", "open")
 def aliases_of_read_only_files(case: Case) -> None:
     case.same(os.stat("lib/one").st_ino, os.stat("alias").st_ino, "the inode number")
     name = "write to an alias of a read-only file"
@@ -378,7 +394,7 @@ def synthetic_directories_stay(case: Case) -> None:
 # -- symbolic links that leave their mount ------------------------------------------------------
 
 
-@behaviour("links")
+@behaviour("links", "readlink")
 def links_into_other_mounts(case: Case) -> None:
     from_the_root = ["/lib/one", "/area/../lib/one", "/area/data/inner/../../../../lib/one"]
     climbing = [
@@ -393,7 +409,7 @@ def links_into_other_mounts(case: Case) -> None:
         os.unlink("area/data/ln")
 
 
-@behaviour("links")
+@behaviour("links", "readlink")
 def links_are_read_from_where_they_are_now(case: Case) -> None:
     os.mkdir("area/data/down")
     write("area/data/one", b"data one")
@@ -409,7 +425,7 @@ def links_are_read_from_where_they_are_now(case: Case) -> None:
     os.rmdir("area/data/down")
 
 
-@behaviour("links")
+@behaviour("links", "readlink")
 def texts_of_links_that_leave(case: Case) -> None:
     for target in ("/lib/one", "../../../../lib/one", "/", "/area/../lib"):
         os.symlink(target, "area/data/ln")

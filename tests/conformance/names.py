@@ -204,7 +204,7 @@ def linking_refused(case: Case) -> None:
     case.refused(errno.EPERM, os.link, "d", "x")
 
 
-@behaviour()
+@behaviour("nothing", "link")
 def linking_a_symbolic_link(case: Case) -> None:
     write("f")
     os.symlink("f", "l")
@@ -226,7 +226,7 @@ def linking_what_has_no_name_left(case: Case) -> None:
 # -- symbolic links -----------------------------------------------------------------------------
 
 
-@behaviour()
+@behaviour("nothing", "readlink")
 def symbolic_links(case: Case) -> None:
     for number, target in enumerate((b"a", b"d/e", b"\xff", b"with space/", b"./x//y", b"t" * 255)):
         name = b"l%d" % number
@@ -239,7 +239,7 @@ def symbolic_links(case: Case) -> None:
     case.refused(errno.EINVAL, os.readlink, ".")
 
 
-@behaviour()
+@behaviour("nothing", "readlink")
 def longest_link_target(case: Case) -> None:
     target = "t" * 4095
     os.symlink(target, "l")
@@ -354,7 +354,7 @@ def rename_of_a_tree(case: Case) -> None:
     case.same((os.stat("n").st_nlink, os.stat(".").st_nlink), (3, 3), "the link counts")
 
 
-@behaviour()
+@behaviour("nothing", "rename")
 def rename_without_replacing(case: Case) -> None:
     write("a", b"1")
     write("b", b"2")
@@ -364,7 +364,7 @@ def rename_without_replacing(case: Case) -> None:
     case.refused(errno.ENOENT, rename2, "a", "x", RENAME_NOREPLACE)
 
 
-@behaviour()
+@behaviour("nothing", "rename")
 def rename_exchanging(case: Case) -> None:
     write("a", b"1")
     os.makedirs("d/e")
@@ -379,7 +379,7 @@ def rename_exchanging(case: Case) -> None:
     case.same(read("g"), b"1", "the content that came back")
 
 
-@behaviour()
+@behaviour("nothing", "rename")
 def rename_leaving_a_whiteout(case: Case) -> None:
     write("a")
     case.excepted("RENAME_WHITEOUT", rename2, "a", "b", RENAME_WHITEOUT)

@@ -172,7 +172,7 @@ def writers_may_touch(case: Case) -> None:
     case.true(os.stat("f").st_mtime > 1_000_000, "the mtime is now")
 
 
-@behaviour("users")
+@behaviour("users", "setxattr")
 def special_attributes_need_privilege(case: Case) -> None:
     _open_to_all()
     with user(*ALICE):
@@ -182,7 +182,7 @@ def special_attributes_need_privilege(case: Case) -> None:
         case.same(answer(os.mknod, "dev", stat.S_IFCHR | 0o666, os.makedev(1, 3)), errno.EPERM)
 
 
-@behaviour("users")
+@behaviour("users", "access")
 def access_checks_the_caller(case: Case) -> None:
     write("f", b"", 0o640)
     os.chown("f", ALICE[0], BOB[1])

@@ -6,12 +6,15 @@ import errno
 import os
 import resource
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from overlayd.core.types import Changes
+from overlayd.host import fs
 from support.core_guest import Guest, each_fails, fails
 from support.planting import plant
 
@@ -118,6 +121,35 @@ def test_a_name_the_host_replaced_never_serves_the_old_node(guest: Guest, tmp_pa
         lambda: guest.names.mkdir(old, b"new", 0o755, guest.caller),
     )
     assert guest.read("/d/other") == "1"
+
+
+@pytest.mark.parametrize("kind", ["mkdir", "mknod", "symlink", "link"])
+def test_the_host_replaces_what_has_just_been_made(
+    guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """By something of another kind: the kernel must ask again, or it would say EIO."""
+    make = {"mkdir": "make_dir", "mknod": "make_node", "symlink": "make_symlink"}
+    name = make.get(kind, "make_link")
+    original = getattr(fs, name)
+
+    def make_and_replace(*args: Any) -> None:
+        original(*args)
+        (tmp_path / "a/new").rename(tmp_path / "a/elsewhere")
+        os.mkfifo(tmp_path / "a/new")
+
+    guest.make("/made", "made")
+    monkeypatch.setattr(fs, name, make_and_replace)
+    known = len(guest.overlay.namespace.nodes)
+    calls: dict[str, Callable[[], object]] = {
+        "mkdir": lambda: guest.mkdir("/new"),
+        "mknod": lambda: guest.mknod("/new", stat.S_IFREG | 0o644),
+        "symlink": lambda: guest.symlink("x", "/new"),
+        "link": lambda: guest.link("/made", "/new"),
+    }
+    with fails(errno.ESTALE):
+        calls[kind]()
+    assert len(guest.overlay.namespace.nodes) <= known + (kind == "link")
+    assert stat.S_ISFIFO(guest.stat("/new").stat.mode)
 
 
 def test_a_link_put_in_a_directorys_place_is_not_followed(guest: Guest, tmp_path: Path) -> None:

@@ -116,6 +116,84 @@ def test_a_full_disk(tmp_path: Path) -> None:
     in_private_mounts(lambda: check_full_disk(tmp_path))
 
 
+def test_what_the_host_reserves_is_not_for_guests(tmp_path: Path) -> None:
+    """CAP_SYS_RESOURCE lifts quotas, and taking on a caller's ids would not take it away."""
+    with mounted(tmp_path, f"{plant(tmp_path / 'a')}::/") as top:
+        status = Path(f"/proc/{daemon_of(top)}/status").read_text()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    assert not int(effective.split()[1], 16) >> 24 & 1
+
+
+@contextmanager
+def ext4(place: Path) -> Iterator[Path]:
+    """A file system of its own; in a mount namespace that nobody else sees."""
+    image, top = place / "image", place / "top"
+    with open(image, "wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", str(image)], check=True)
+    top.mkdir()
+    subprocess.run(["mount", "-o", "loop", str(image), str(top)], check=True)
+    try:
+        yield top
+    finally:
+        subprocess.run(["umount", str(top)], check=True)
+
+
+def give_all_links(source: Path) -> bool:
+    """Give `file` every name it can have, in `sub`; whether there is an end to them."""
+    plant(source, "file=x", "sub/")
+    for number in range(66_000):
+        try:
+            os.link(source / "file", source / f"sub/{number}")
+        except OSError as error:
+            return error.errno == errno.EMLINK
+    return False
+
+
+def check_no_more_links(place: Path, source: Path) -> None:
+    with mounted(place, f"{source}::/") as top:
+        most = os.stat(top / "file").st_nlink
+        assert outcome(os.link, top / "file", top / "new") == "EMLINK"
+        os.unlink(top / "sub/7")
+        os.link(top / "file", top / "new")
+        assert os.stat(top / "new").st_nlink == most
+
+
+def check_links_of_ext4(place: Path) -> None:
+    with ext4(place) as source:
+        assert give_all_links(source)
+        check_no_more_links(place, source)
+
+
+def test_too_many_links(tmp_path: Path) -> None:
+    """ext4 gives a file 65,000 names; where temporary files lie on what gives more, one is made."""
+    source = tmp_path / "source"
+    if give_all_links(source):
+        check_no_more_links(tmp_path, source)
+    else:
+        in_private_mounts(lambda: check_links_of_ext4(tmp_path))
+    shutil.rmtree(source)  # pytest would keep it for a while
+
+
+@pytest.mark.parametrize("call", [os.fsync, os.fdatasync], ids=["fsync", "fdatasync"])
+def test_syncing_reaches_the_hosts_kernel(tmp_path: Path, call: Callable[[int], None]) -> None:
+    """Of a file and of a directory, as strace sees it, before the guest goes on."""
+    source = plant(tmp_path / "source", "file=x", "sub/")
+    trace = tmp_path / "trace"
+    with mounted(tmp_path, f"{source}::/") as top:
+        words = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace)]
+        tracer = subprocess.Popen([*words, "-p", str(daemon_of(top))], stderr=subprocess.PIPE)
+        assert tracer.stderr is not None and b"attached" in tracer.stderr.readline()
+        for name, flags in (("file", os.O_RDWR), ("sub", os.O_RDONLY)):
+            fd = os.open(top / name, flags)
+            in_child(call, fd)
+            os.close(fd)
+            seen = [line for line in trace.read_text().splitlines() if f"{source}/{name}>" in line]
+            assert seen and f" {call.__name__}(" in seen[0], trace.read_text()
+        tracer.terminate()
+        tracer.communicate(timeout=10)
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "create": lambda top: (top / "new").touch(),
     "open": lambda top: os.open(top / "file", os.O_WRONLY),

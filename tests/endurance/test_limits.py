@@ -64,6 +64,7 @@ def test_256_descriptors_for_20_000_files(tmp_path: Path) -> None:
     with counted(tmp_path, source, DESCRIPTORS) as (top, mount):
         fresh = mount.vitals()
         assert in_child(walk, top, seconds=60) == SIDE * SIDE
+        assert mount.vitals().descriptors < DESCRIPTORS / 2, "a cache of every directory"
         assert in_child(open_many, top, seconds=60) == HELD
         walked = mount.vitals()
         assert walked.descriptors < DESCRIPTORS

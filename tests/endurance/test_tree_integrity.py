@@ -55,11 +55,16 @@ def test_two_mounts_and_the_host_on_one_tree(tmp_path: Path) -> None:
         mounted(tmp_path, f"{source}::/") as one,
         mounted(tmp_path, f"{source}::/", options=["--cache", "none"]) as two,
     ):
-        loads = [*start([one], (1, 2), 2), *start([two], (3, 4), 2), *start([source], (5,), 2)]
-        counts = collect(loads, 22)
+        guests = [*start([one], (1, 2), 2), *start([two], (3, 4), 2)]
+        host = start([source], (5,), 2)
+        counts = collect(guests, 22)
+        assert not unexpected(collect(host, 22))
         os.sync()
         expected = snapshot(source)
         assert in_child(snapshot, one) == expected
         assert in_child(snapshot, two) == expected
-    lost = {what.split()[1] for what in unexpected(counts)}
-    assert lost <= {"ESTALE"}, counts  # a name the host took away between two requests
+    # Where it is told ESTALE the kernel looks names up afresh, once. The host moves these few
+    # directories thousands of times a second, so that now and then it does so both times.
+    lost = unexpected(counts)
+    assert {what.split()[1] for what in lost} <= {"ESTALE"}, counts
+    assert sum(lost.values()) <= 10 + sum(counts.values()) / 20, counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import pytest
 
 from support.live import make_dirs, make_target
 from support.mounting import is_mounted
-from support.processes import attempt, complaint
+from support.processes import attempt, command, complaint
 
 # In the entries: {a}, {b} are directories that exist, {f} is a file, {t} the test's directory.
 
@@ -152,6 +153,20 @@ def test_a_configuration_file_that_cannot_be_read(tmp_path: Path, name: str) -> 
     prepared(tmp_path)
     line = complaint(attempt("check", "--config", str(tmp_path / name)), 2)
     assert str(tmp_path / name) in line and "may read" in line
+
+
+def test_a_configuration_file_without_end(tmp_path: Path) -> None:
+    line = complaint(attempt("check", "--config", "/dev/zero", seconds=10), 2)
+    assert line.startswith("/dev/zero: ") and "larger than 16 MiB" in line
+
+
+def test_a_configuration_from_a_pipe(tmp_path: Path) -> None:
+    prepared(tmp_path)
+    text = f"[[dir]]\nhost = '{tmp_path}/a'\nguest = '/'\n"
+    words = command("check", "--config", "/dev/stdin")
+    done = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{tmp_path}/a" in done.stdout
 
 
 def test_an_entry_of_the_file_and_one_of_the_command_line_conflict(tmp_path: Path) -> None:

@@ -216,6 +216,38 @@ def test_a_mount_over_ours_survives_the_end_of_the_daemon(tmp_path: Path) -> Non
         detach(target)
 
 
+def test_the_log_says_what_covers_a_mount_that_is_to_end(tmp_path: Path) -> None:
+    """Ours stays below, dead, since nobody can reach it there; and can be cleared afterwards."""
+    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
+    log = tmp_path / "log"
+    daemon = mount(target, source, "--log-file", str(log))
+    subprocess.run(["mount", "-t", "tmpfs", "theirs", str(target)], check=True)
+    try:
+        os.kill(daemon, signal.SIGTERM)
+        assert ends(daemon)
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
+    lines = [line for line in log.read_text().splitlines() if "covered" in line]
+    assert len(lines) == 1 and f"{target} is covered by another mount (tmpfs)" in lines[0]
+    assert outcome(os.listdir, target) == "ENOTCONN"
+    assert attempt("umount", str(target)).returncode == 0
+    assert not is_mounted(target)
+
+
+def test_records_that_were_never_finished(tmp_path: Path, runtime_directory: Path) -> None:
+    """Of a daemon killed while it wrote one; another may write its own at this moment."""
+    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
+    runtime_directory.mkdir(mode=0o700)
+    old, fresh = runtime_directory / "old.new", runtime_directory / "fresh.new"
+    for path in (old, fresh):
+        path.touch()
+    os.utime(old, (1, 1))
+    mount(target, source)
+    assert not old.exists() and fresh.exists()
+    fresh.unlink()
+    assert attempt("umount", str(target)).returncode == 0
+
+
 def test_the_same_target_again_and_again(tmp_path: Path) -> None:
     """Device numbers are used again at once; a record of the one before must not be in the way."""
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)

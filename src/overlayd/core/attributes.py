@@ -9,7 +9,7 @@ from overlayd.core.access import Access, Held
 from overlayd.core.handles import Handle
 from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import Node
-from overlayd.core.symlinks import StoredTargets, SymlinkRebaser
+from overlayd.core.symlinks import SymlinkRebaser
 from overlayd.core.types import Attrs, Changes
 from overlayd.errors import ebadf, einval, erofs
 from overlayd.host import fs
@@ -26,7 +26,6 @@ class Attributes:
         self._namespace = namespace
         self._access = access
         self._links = SymlinkRebaser(namespace)
-        self._targets = StoredTargets()
 
     def getattr(self, number: int) -> Attrs:
         """Present attributes. Raises ESTALE where the host object is gone."""
@@ -53,7 +52,7 @@ class Attributes:
         Such a link cannot be followed, but it can still be looked at, moved and removed.
         """
         try:
-            stored = self._targets.of(status, lambda: self._stored(node))
+            stored = self._stored(node) if node.target is None else node.target
             return len(self._rebased(node, stored))
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
@@ -109,7 +108,8 @@ class Attributes:
         return self._rebased(node, self._stored(node))
 
     def _stored(self, node: Node) -> bytes:
-        return fs.read_link(self._namespace.open_path(node))
+        node.target = fs.read_link(self._namespace.open_path(node))
+        return node.target
 
     def _rebased(self, node: Node, target: bytes) -> bytes:
         if self._namespace.rules.symlinks == "verbatim" or node.parent is None:

@@ -11,7 +11,7 @@ from overlayd.core.attributes import Attributes
 from overlayd.core.namespace import Found, Namespace, Where, check_name
 from overlayd.core.nodes import Node, NodeKey
 from overlayd.core.types import Attrs
-from overlayd.errors import ebusy, eexist, einval, erofs, exdev
+from overlayd.errors import ebusy, eexist, einval, erofs, estale, exdev
 from overlayd.host import fs
 from overlayd.host.credentials import Caller
 
@@ -121,20 +121,26 @@ class Names:
 
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attrs:
         """Make a directory that belongs to *caller*."""
+        bits = stat.S_IMODE(mode)
         return self._make(
-            "mkdir", parent, name, caller, lambda fd: fs.make_dir(fd, name, stat.S_IMODE(mode))
+            "mkdir", parent, name, stat.S_IFDIR, caller, lambda fd: fs.make_dir(fd, name, bits)
         )
 
     def mknod(self, parent: int, name: bytes, mode: int, device: int, caller: Caller) -> Attrs:
         """Make a file, FIFO, socket or device node that belongs to *caller*."""
         return self._make(
-            "mknod", parent, name, caller, lambda fd: fs.make_node(fd, name, mode, device)
+            "mknod", parent, name, mode, caller, lambda fd: fs.make_node(fd, name, mode, device)
         )
 
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attrs:
         """Make a symbolic link that stores *target* as given."""
         return self._make(
-            "symlink", parent, name, caller, lambda fd: fs.make_symlink(fd, name, target)
+            "symlink",
+            parent,
+            name,
+            stat.S_IFLNK,
+            caller,
+            lambda fd: fs.make_symlink(fd, name, target),
         )
 
     def link(self, number: int, new_parent: int, new_name: bytes, caller: Caller) -> Attrs:
@@ -155,13 +161,14 @@ class Names:
         assert where.fd is not None
         with space.credentials.acting_as(caller):
             fs.make_link(fd, where.fd, new_name)
-        return self.lookup(new_parent, new_name)
+        return self._made(directory, new_name, node.file_type)
 
     def _make(
         self,
         operation: str,
         parent: int,
         name: bytes,
+        mode: int,
         caller: Caller,
         make: Callable[[fs.Fd], None],
     ) -> Attrs:
@@ -174,7 +181,19 @@ class Names:
         assert where.fd is not None
         with space.credentials.acting_as(caller):
             make(where.fd)
-        return self.lookup(parent, name)
+        return self._made(directory, name, stat.S_IFMT(mode) or stat.S_IFREG)
+
+    def _made(self, directory: Node, name: bytes, file_type: int) -> Attrs:
+        """What has just been made, lent once.
+
+        Raises ESTALE where the host has something else by that name by now: the kernel then asks
+        again, while of an object that is not of the kind it wanted it would make EIO.
+        """
+        node, status = self._namespace.look_up(directory, name)
+        with self._namespace.nodes.lending(node):
+            if node.file_type != file_type:
+                raise estale()
+            return self._attributes.describe(node, status)
 
     def _check_free(self, where: Where, name: bytes) -> None:
         if self._namespace.is_reserved(where, name):

@@ -78,6 +78,7 @@ class Node:
         "other_places",
         "parent",
         "position",
+        "target",
     )
 
     def __init__(
@@ -106,6 +107,10 @@ class Node:
         """Numbers of the open handles on it."""
         self.judgement: Judgement | None = None
         """For directories: what was last found about being shown read-only elsewhere."""
+
+        self.target: bytes | None = None
+        """For symbolic links: what they store, which no call changes, once it was read; reading it
+        moves the host's access time."""
 
     @property
     def places(self) -> list[Place]:

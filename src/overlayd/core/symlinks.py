@@ -8,9 +8,7 @@ is walked through the namespace, links on the way included.
 """
 
 import stat
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from overlayd.core.namespace import Namespace, Where
@@ -21,29 +19,6 @@ from overlayd.table.guest_path import GuestPath
 
 _MAX_LINKS = 40  # Linux gives up with ELOOP behind as many (path_resolution(7))
 _TARGET_MAX = 4095  # PATH_MAX without its NUL (symlink(7))
-_MOST_REMEMBERED = 4096
-
-
-class StoredTargets:
-    """What links store, remembered: no call changes it, and reading moves the link's atime."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._targets: OrderedDict[tuple[int, ...], bytes] = OrderedDict()
-
-    def of(self, status: fs.HostStat, read: Callable[[], bytes]) -> bytes:
-        """What the link with *status* stores; *read* once, as long as it is remembered."""
-        identity = (status.dev, status.ino, status.birth_ns or status.ctime_ns)
-        with self._lock:
-            if identity in self._targets:
-                self._targets.move_to_end(identity)
-                return self._targets[identity]
-        target = read()
-        with self._lock:
-            self._targets[identity] = target
-            if len(self._targets) > _MOST_REMEMBERED:
-                self._targets.popitem(last=False)
-        return target
 
 
 class SymlinkRebaser:

@@ -25,6 +25,9 @@ UTIME_OMIT = (1 << 30) - 2
 
 _SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159, "ppc64le": 81, "s390x": 206}
 
+_CAPABILITY_VERSION_3 = 0x20080522
+CAP_SYS_RESOURCE = 24
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _long = ctypes.c_long
 
@@ -116,3 +119,12 @@ def set_thread_groups(groups: tuple[int, ...]) -> None:
     array = (ctypes.c_uint * len(groups))(*groups)
     number = _SYS_SETGROUPS[platform.machine()]
     _check(_libc.syscall(_long(number), _long(len(groups)), array))
+
+
+def drop_capability(number: int) -> None:
+    """Take a capability out of this thread's effective set, and of those it starts from now on."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: low words, then high ones
+    _check(_libc.capget(header, sets))
+    sets[3 * (number // 32)] &= ~(1 << number % 32)
+    _check(_libc.capset(header, sets))

@@ -22,7 +22,7 @@ import trio
 
 from overlayd.core.overlay import Overlay
 from overlayd.errors import OverlaydError
-from overlayd.host import fs
+from overlayd.host import fs, libc
 from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.sources import Source
 from overlayd.kernel.forgetting import Forgetter
@@ -55,6 +55,9 @@ def serve(
     told how it goes. Raises OverlaydError, leaving no mount behind, where it cannot be mounted.
     """
     os.umask(0)  # the kernel has applied the caller's; ours must not come on top
+    # What a guest writes is subject to the host's quotas and reserved blocks. Nobody's file system
+    # uid takes this capability away, and it would lift both.
+    libc.drop_capability(libc.CAP_SYS_RESOURCE)
     overlay = Overlay(plan.table, plan.sources, plan.rules, _raise_descriptor_limit())
     prepare_target(
         plan.target,
@@ -152,7 +155,8 @@ def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
         raise
     finally:
         if mount is not None and not crashed:
-            take_down(plan.target, mount)
+            with suppress(OverlaydError):  # which `_Stopper` has told
+                take_down(plan.target, mount)
         pyfuse3.close(unmount=False)
         if registration is not None:
             registration.remove()

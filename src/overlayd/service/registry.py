@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import stat
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from overlayd.errors import OverlaydError
 from overlayd.table.guest_path import printable
 
 _POLL_SECONDS = 0.01
+_WRITING_SECONDS = 60.0  # after which whoever wrote a record has been killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,10 @@ class Registration:
         directory = _own_directory()
         self._path = directory / f"{record.device}.json"
         # Not written in place: the daemon that had this device number may not be quite gone.
-        unfinished = directory / f"{record.pid}.new"
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        # By a name of its own: containers that share the directory have process ids in common.
         try:
             _sweep(directory)
-            self._fd = os.open(unfinished, flags, 0o600)
+            self._fd, unfinished = tempfile.mkstemp(".new", "", directory)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(self._fd, _text(record))
             os.rename(unfinished, self._path)
@@ -129,13 +130,13 @@ def _sweep(directory: Path) -> None:
                 _remove_own(path, fd)
             finally:
                 os.close(fd)
-    for path in directory.glob("*.new"):  # killed while it wrote; not yet locked means nothing
-        if not os.path.exists(f"/proc/{path.name.partition('.')[0]}"):
-            with suppress(OSError):
-                os.unlink(path)
     for path in directory.glob("*.sock"):  # its record went first
         if not path.with_suffix(".json").exists():
             with suppress(OSError):
+                os.unlink(path)
+    for path in directory.glob("*.new"):  # killed while it wrote
+        with suppress(OSError):
+            if time.time() - os.lstat(path).st_mtime > _WRITING_SECONDS:
                 os.unlink(path)
 
 

@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 
 from overlayd.errors import OverlaydError
-from overlayd.host.mounts import FILE_SYSTEM_TYPE, Mount, detach, mount_at, unmount
+from overlayd.host.mounts import FILE_SYSTEM_TYPE, Mount, detach, mount_at, read_mounts, unmount
 from overlayd.service.registry import has_record
 from overlayd.table.guest_path import printable
 
@@ -115,11 +115,19 @@ def _is_dead(target: str) -> bool:
 def take_down(target: str, mount: Mount, *, lazy: bool = True) -> None:
     """Unmount *mount* from *target*, as root or through fusermount3.
 
-    Raises OverlaydError where it is busy (unless *lazy*), or the caller may not.
+    Raises OverlaydError where it is busy (unless *lazy*) or covered by another mount, or the caller
+    may not.
     """
-    if mount_at(target) != mount:
-        return
     shown = printable(target)
+    topmost = mount_at(target)
+    if topmost != mount:
+        if topmost is not None and mount in read_mounts():
+            raise OverlaydError(
+                f"{shown} is covered by another mount ({topmost.fs_type}), which is not ours to"
+                f" take off; unmount that one (umount {shown}), then overlayd's (overlayd umount"
+                f" {shown})"
+            )
+        return
     try:
         _unmount(target, lazy)
     except OSError as error:

@@ -67,6 +67,7 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dir: Annotated[list[DirEntry], _key("The preopens, a [[dir]] each, in any order.")] = []
 
 
+_MOST_BYTES = 16 << 20
 _FIELD = re.compile(r"`\$\.?([^`]*)`")
 _EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
 _NAMED = re.compile(r"[`']([^`']*)[`']")
@@ -121,7 +122,11 @@ def read_config(path: str) -> ConfigFile:
 def _read(path: str) -> str:
     shown = printable(path)
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise UsageError(f"{shown}: is no configuration file: it is larger than 16 MiB")
+        return text.decode()
     except UnicodeDecodeError:
         raise UsageError(f"{shown}: is not TOML: it is not UTF-8 text") from None
     except (OSError, ValueError) as error:
