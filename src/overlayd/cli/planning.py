@@ -52,6 +52,7 @@ def make_plan(
         rules=request.rules(),
         cache=request.cache_policy(),
         errors=cast(ErrorStyle, request.setting("errors", default_errors)),
+        alias=request.setting("alias", "ro-wins"),
         allow_other=allow_other,
         replace=replace,
         mount_options=options,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from overlayd.core.access import Access, Held
 from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import Node
-from overlayd.errors import eloop
+from overlayd.errors import OverlaydError, UsageError, eloop
 from overlayd.host import fs
-from overlayd.table.guest_path import GuestPath, printable, show
+from overlayd.table.guest_path import GuestPath, parse_guest_path, printable, show
 
 _MAX_LINKS = 40
 _KINDS = {
@@ -38,12 +38,34 @@ class Explanation:
     reason: str
 
 
-def explain(namespace: Namespace, access: Access, path: GuestPath) -> Explanation:
+def explain_text(
+    namespace: Namespace, access: Access, text: str, visited: list[Node]
+) -> Explanation:
+    """Explain the guest path *text*, as `explain` does.
+
+    Raises UsageError for what is no guest path, OverlaydError where the namespace has none such.
+    """
+    try:
+        path = parse_guest_path(text)
+    except ValueError as error:
+        words = f"{printable(text)}: {printable(str(error))}; write it out without '..'"
+        raise UsageError(words) from None
+    try:
+        return explain(namespace, access, path, visited)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise OverlaydError(f"{printable(text)}: {reason} in the namespace") from None
+
+
+def explain(
+    namespace: Namespace, access: Access, path: GuestPath, visited: list[Node] | None = None
+) -> Explanation:
     """Explain *path*, following links on the way to it but not at its end.
 
-    Raises OSError (ENOENT, ENOTDIR, ELOOP) where the namespace has no such path.
+    The nodes on the way go into *visited*: nobody else may need them. Raises OSError (ENOENT,
+    ENOTDIR, ELOOP) where the namespace has no such path.
     """
-    walker = _Walker(namespace)
+    walker = _Walker(namespace, [] if visited is None else visited)
     node = walker.walk(path)
     mount = namespace.mounts_of(node)[0] if node.parent is not None else node.mount
     guest = namespace.guest_path(node)
@@ -62,8 +84,9 @@ def explain(namespace: Namespace, access: Access, path: GuestPath) -> Explanatio
 
 
 class _Walker:
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, visited: list[Node]) -> None:
         self._namespace = namespace
+        self._visited = visited
         self._links = 0
 
     def walk(self, path: GuestPath) -> Node:
@@ -76,6 +99,7 @@ class _Walker:
                 node = node.parent or node
                 continue
             child, _ = space.look_up(node, name)
+            self._visited.append(child)
             if child.file_type != stat.S_IFLNK or not pending:
                 node = child
                 continue

@@ -27,12 +27,14 @@ from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.sources import Source
 from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.operations import Operations
+from overlayd.service.asking import Explainer
 from overlayd.service.control import Control, open_socket
 from overlayd.service.mount_options import fuse_options, target_mode
 from overlayd.service.notify import NOBODY, ServiceManager, feed_watchdog
 from overlayd.service.plan import MountPlan
 from overlayd.service.registry import Record, Registration, refuse_place_inside
 from overlayd.service.reload import Reloader
+from overlayd.service.status import Status
 from overlayd.service.target import prepare_target, take_down
 from overlayd.table.guest_path import printable
 
@@ -144,6 +146,8 @@ def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
             plan, overlay, operations, lambda plan: registered.update(_record(plan, mount))
         )
         control.verbs["reload"] = reloader.on_request
+        status = Status(plan, overlay, operations.counters, mount.dev)
+        control.verbs.update(status=status.verb, explain=Explainer(overlay).verb)
         with open_socket(registration.path) as listener:
             forgetter = Forgetter(overlay.namespace, operations.crowded)
             yield _Live(mount, control, listener, reloader, forgetter)

@@ -20,6 +20,8 @@ class MountPlan:
     rules: Rules
     cache: CachePolicy
     errors: ErrorStyle
+    alias: str = "ro-wins"
+    """As asked for; a table that it refuses makes no plan."""
     allow_other: bool = False
     replace: bool = False
     mount_options: frozenset[str] = frozenset()
