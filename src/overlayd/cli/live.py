@@ -31,6 +31,6 @@ def record_of(target: str) -> Record:
     return record
 
 
-def asked(target: str, verb: str, seconds: float, **fields: object) -> Any:
+def asked(target: str, verb: str, seconds: float, **fields: Any) -> Any:
     """What the daemon behind *target* answers to *verb* within *seconds*. Raises OverlaydError."""
     return ask(record_of(target), verb, seconds, **fields)

@@ -11,7 +11,7 @@ from overlayd.errors import OverlaydError, UsageError
 from overlayd.service.survey import Seen, State, look_at, survey
 from overlayd.table.guest_path import printable
 
-_NUMBERS = frozenset(("PID", "PREOPENS", "HANDLES", "OPERATIONS", "READ", "WRITTEN", "DENIED"))
+_NUMBERS = frozenset(("PID", "PREOPENS", "OPEN", "OPS", "READ", "WRITTEN", "DENIED"))
 
 
 @click.command("status")
@@ -56,7 +56,7 @@ def _print_all(seen: list[Seen]) -> None:
     if not seen:
         click.echo("no mounts of this user")
         return
-    headers = ("TARGET", "STATE", "PID", "UPTIME", "PREOPENS", "HANDLES", "OPERATIONS")
+    headers = ("TARGET", "STATE", "PID", "UPTIME", "PREOPENS", "OPEN", "OPS")
     rows = [_row(one) for one in seen]
     show_table((*headers, "READ", "WRITTEN", "DENIED"), rows, numbers=_NUMBERS)
     for one in seen:
@@ -98,7 +98,7 @@ def _print_one(status: dict[str, Any]) -> None:
     if status["log_lines_lost"]:
         _line("log", f"{status['log_lines_lost']} lines lost")
     click.echo()
-    headers = ("GUEST", "HOST", "MODE", "HANDLES", "OPERATIONS", "READ", "WRITTEN", "DENIED")
+    headers = ("GUEST", "HOST", "MODE", "OPEN", "OPS", "READ", "WRITTEN", "DENIED")
     rows = [
         (
             *(preopen["guest"], preopen["host"], preopen["mode"]),

@@ -9,7 +9,7 @@ Row = Sequence[str]
 
 
 def show_table(headers: Row, rows: Sequence[Row], *, numbers: frozenset[str]) -> None:
-    """Print *rows*; the columns named in *numbers* are aligned to the right."""
+    """Print *rows*; the columns named in *numbers* are aligned to the right, and stay whole."""
     if sys.stdout.isatty():
         _draw(headers, rows, numbers)
         return
@@ -31,7 +31,11 @@ def _draw(headers: Row, rows: Sequence[Row], numbers: frozenset[str]) -> None:
     for header in headers:
         right = header in numbers
         table.add_column(
-            Text(header, style="bold"), justify="right" if right else "left", overflow="fold"
+            Text(header, style="bold"),
+            justify="right" if right else "left",
+            no_wrap=right,
+            min_width=len(header),
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))

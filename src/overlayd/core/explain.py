@@ -1,9 +1,12 @@
 """Why a guest path is what it is: for `overlayd explain`."""
 
+import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 
 from overlayd.core.access import Access, Held
+from overlayd.core.assembly import Attachment
 from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import Node
 from overlayd.errors import OverlaydError, UsageError, eloop
@@ -76,11 +79,20 @@ def explain(
         preopen = mount.preopen
         provider = str(preopen)
         below = guest[len(preopen.guest) :]
-        host = printable(preopen.host.rstrip("/") if below else preopen.host)
-        host += show(below) if below else ""
+        root = _host_path(mount)
+        host = printable(root.rstrip("/") if below else root) + (show(below) if below else "")
     reason = denied.reason if denied is not None else "its preopen is writable"
     kind = _KINDS.get(node.file_type, "unknown")
     return Explanation(show(path), show(guest), kind, provider, host, denied is None, reason)
+
+
+def _host_path(mount: Attachment) -> str:
+    """The source's path; where it was given as a relative one, where it lies now."""
+    host = mount.preopen.host
+    if not host.startswith("/"):
+        with suppress(OSError):  # longer than PATH_MAX
+            return os.fsdecode(fs.present_path(mount.fd))
+    return host
 
 
 class _Walker:

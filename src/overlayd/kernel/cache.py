@@ -31,10 +31,3 @@ class CachePolicy:
         if not 0 <= seconds <= 86400:
             raise ValueError(f"{text} is not between 0 and 86400 seconds")
         return cls(seconds)
-
-    @property
-    def words(self) -> str:
-        """The policy as an operator would write it, a number with its unit."""
-        if self.seconds == _COHERENT_SECONDS:
-            return "coherent"
-        return f"{self.seconds:g} s" if self.seconds else "none"

@@ -45,8 +45,8 @@ class Counters:
         self.operations: Counter[str] = Counter()
         self.errors: Counter[int] = Counter()
         """As they were answered, by errno."""
-        self.by_mount: defaultdict[Attachment | None, Tally] = defaultdict(Tally)
-        """By what provides something; None for the synthetic."""
+        self._by_provider: defaultdict[int, Tally] = defaultdict(Tally)
+        """By the seed of what provides something: the thing itself would keep its source open."""
         self._namespace = namespace
         self._by_handle: dict[int, Tally] = {}
 
@@ -66,10 +66,14 @@ class Counters:
             tally.handles -= 1
             del self._by_handle[number]
 
+    def of(self, mount: Attachment | None) -> Tally:
+        """What *mount* provided, and whatever was attached at its guest path before."""
+        return self._by_provider[0 if mount is None else mount.seed]
+
     def opened(self, handle: int) -> None:
         """*handle* was given out. It counts for the preopen it was opened through to its end."""
         node = self._namespace.handles.get(handle).node
-        tally = self.by_mount[provider_of(node)]
+        tally = self.of(provider_of(node))
         tally.handles += 1
         self._by_handle[handle] = tally
 
@@ -90,7 +94,7 @@ class Counters:
             node = self._namespace.nodes.get(number)
         except OSError:
             return None
-        return self.by_mount[provider_of(node)]
+        return self.of(provider_of(node))
 
 
 def provider_of(node: Node) -> Attachment | None:

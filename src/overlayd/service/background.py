@@ -65,7 +65,8 @@ def _become_daemon(
         _serve_from_root(plan, ready, lifeline)
         status = 0
     except OverlaydError as error:
-        log.error("%s", error)
+        if logging.getLogger().handlers:  # the log itself may be what cannot be opened
+            log.error("%s", error)
         _report(told, str(error))
     except BaseException as error:  # the last chance to say anything
         log.critical("ends unexpectedly", exc_info=True)

@@ -146,7 +146,7 @@ def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
             plan, overlay, operations, lambda plan: registered.update(_record(plan, mount))
         )
         control.verbs["reload"] = reloader.on_request
-        status = Status(plan, overlay, operations.counters, mount.dev)
+        status = Status(lambda: reloader.plan, overlay, operations.counters, mount.dev)
         control.verbs.update(status=status.verb, explain=Explainer(overlay).verb)
         with open_socket(registration.path) as listener:
             forgetter = Forgetter(overlay.namespace, operations.crowded)

@@ -3,13 +3,15 @@
 import errno
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import trio
 
 from overlayd import __version__
+from overlayd.core.assembly import Attachment
 from overlayd.core.overlay import Overlay
+from overlayd.host import fs
 from overlayd.kernel.counters import Counters, Tally
 from overlayd.service.logs import lost_lines
 from overlayd.service.plan import MountPlan
@@ -24,6 +26,8 @@ class _Attached(NamedTuple):
     """One preopen as it is attached now."""
 
     preopen: Preopen
+    host: str
+    """Where its source lies now, as the kernel knows without asking anybody."""
     tally: Tally
     volatile: bool
     """Whether the kernel may keep nothing of it."""
@@ -32,7 +36,10 @@ class _Attached(NamedTuple):
 class Status:
     """Answers the verb `status` for one mount."""
 
-    def __init__(self, plan: MountPlan, overlay: Overlay, counters: Counters, device: int) -> None:
+    def __init__(
+        self, plan: Callable[[], MountPlan], overlay: Overlay, counters: Counters, device: int
+    ) -> None:
+        """*plan* is what is in force at the moment."""
         self._plan = plan
         self._overlay = overlay
         self._counters = counters
@@ -49,7 +56,7 @@ class Status:
         """Everything, for programs."""
         space, counters = self._overlay.namespace, self._counters
         return {
-            "target": printable(self._plan.target),
+            "target": printable(self._plan().target),
             "device": self._device,
             "pid": os.getpid(),
             "version": __version__,
@@ -71,36 +78,44 @@ class Status:
         }
 
     def _settings(self) -> dict[str, Any]:
-        plan = self._plan
+        plan = self._plan()
         return {
-            "cache": plan.cache.words,
+            "cache": str(plan.cache),
             "alias": plan.alias,
             "symlinks": self._overlay.namespace.rules.symlinks,
             "errors": plan.errors,
             "allow_other": plan.allow_other,
+            "log_level": plan.log_level,
         }
 
     def _preopen(self, attached: _Attached) -> dict[str, Any]:
-        preopen, tally, volatile = attached
+        preopen, tally = attached.preopen, attached.tally
         return {
             "guest": show(preopen.guest),
-            "host": printable(preopen.host),
+            "host": attached.host,
             "mode": preopen.options,
             "operations": tally.operations,
             "bytes_read": tally.bytes_read,
             "bytes_written": tally.bytes_written,
             "handles": tally.handles,
             "denials": self._overlay.access.denials.by_preopen[str(preopen)],
-            "cache": ASKED_EACH_TIME if volatile else self._plan.cache.words,
+            "cache": ASKED_EACH_TIME if attached.volatile else str(self._plan().cache),
         }
 
     def _attached(self) -> Iterator[_Attached]:
         """What is attached, in the order of the table: the one place that knows what by."""
         space = self._overlay.namespace
-        for index, (preopen, source) in enumerate(
-            zip(space.table.preopens, space.sources, strict=True)
-        ):
-            yield _Attached(preopen, self._counters.by_mount[index], space.is_slow(source.stat))
+        for mount in space.assembly.attachments:
+            volatile = mount.overlaps or space.is_slow(mount.stat)
+            host = _present_path(mount)
+            yield _Attached(mount.preopen, host, self._counters.of(mount), volatile)
+
+
+def _present_path(mount: Attachment) -> str:
+    try:
+        return printable(os.fsdecode(fs.present_path(mount.fd)))
+    except OSError:  # longer than PATH_MAX
+        return printable(mount.preopen.host)
 
 
 def _resident() -> int:
