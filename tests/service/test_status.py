@@ -20,7 +20,6 @@ from support.moody_source import moody_source
 from support.mounting import mounted
 from support.processes import attempt, command, complaint, in_child, outcome, wait_until
 
-
 STUCK = {"*": 3600.0}
 
 

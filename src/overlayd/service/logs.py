@@ -5,6 +5,7 @@ terminal that is held, a full pipe, a stuck disk) lines are lost rather than req
 how many is said as soon as there is room again.
 """
 
+import atexit
 import copy
 import json
 import logging
@@ -13,6 +14,7 @@ import os
 import queue
 import select
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +33,7 @@ _WAITING_LINES = 10_000
 _CLOSING_SECONDS = 2.0
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG = 7
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 def set_up_logging(level: str, form: LogFormat, file: str | None, *, background: bool) -> None:
@@ -44,11 +47,15 @@ def set_up_logging(level: str, form: LogFormat, file: str | None, *, background:
     root.handlers[:] = [Handover(_writer(form, file, background))]
     root.setLevel(level.upper())
     logging.getLogger("pyfuse3").setLevel(max(root.level, logging.INFO))
+    # The library's own way to end waits for every handler, for ever if one is stuck.
+    atexit.unregister(logging.shutdown)
+    atexit.register(finish_logging)
 
 
 def finish_logging() -> None:
     """Write down what is still waiting to be, for up to two seconds: before the process ends."""
-    logging.shutdown()
+    for handler in logging.getLogger().handlers:
+        handler.close()
 
 
 def lost_lines() -> int:
@@ -97,7 +104,7 @@ class Handover(logging.Handler):
 
     def _write(self, record: logging.LogRecord) -> None:
         try:
-            self._writer.handle(record)
+            self._writer.emit(record)  # its lock is not taken: the end must not wait for it
         except Exception:  # a full disk, a reader that has gone
             self.lost += 1
 
@@ -136,20 +143,12 @@ class _Telling(logging.Handler):
         raise
 
 
-class _FileWriter(_Telling, logging.handlers.WatchedFileHandler):
-    """Appends to a file; begins a new one where it was moved away (logrotate)."""
+class _DescriptorWriter(_Telling):
+    """Writes to a descriptor of its own; no buffer, and no lock that the end would wait for."""
 
-
-class _SyslogWriter(_Telling, logging.handlers.SysLogHandler):
-    """Sends to the machine's syslog."""
-
-
-class _StderrWriter(_Telling):
-    """Writes to what stderr was at the beginning; it may be redirected for a moment later."""
-
-    def __init__(self) -> None:
+    def __init__(self, fd: int) -> None:
         super().__init__()
-        self._fd = os.dup(2)
+        self._fd = fd
 
     def emit(self, record: logging.LogRecord) -> None:
         rest = (self.format(record) + "\n").encode(errors="backslashreplace")
@@ -166,13 +165,39 @@ class _StderrWriter(_Telling):
         super().close()
 
 
+class _FileWriter(_DescriptorWriter):
+    """Appends to a file; begins a new one like it where it was moved away (logrotate(8))."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        super().__init__(os.open(self._path, _APPEND, 0o666))
+        self._mode = stat.S_IMODE(os.fstat(self._fd).st_mode)  # a daemon has no umask
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._was_moved():
+            fresh = os.open(self._path, _APPEND, self._mode)
+            os.close(self._fd)
+            self._fd = fresh
+        super().emit(record)
+
+    def _was_moved(self) -> bool:
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return True
+
+
+class _SyslogWriter(_Telling, logging.handlers.SysLogHandler):
+    """Sends to the machine's syslog."""
+
+
 def _writer(form: LogFormat, file: str | None, background: bool) -> logging.Handler:
     handler: logging.Handler
     formatter: logging.Formatter = JsonFormatter() if form == "json" else TextFormatter(_TEXT)
     if file is not None:
         handler = _FileWriter(file)
     elif not background:
-        handler = _StderrWriter()
+        handler = _DescriptorWriter(os.dup(2))  # it is redirected for a moment while mounting
         if is_journal(2):
             plain = JsonFormatter() if form == "json" else TextFormatter(_UNDER_JOURNALD)
             formatter = JournalFormatter(plain)
