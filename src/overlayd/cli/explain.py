@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from overlayd.cli import completion
 from overlayd.cli.live import asked
 from overlayd.cli.options import Request, open_table, table_options
 from overlayd.core.explain import explain_text
@@ -17,7 +18,12 @@ _SECONDS = 15.0  # a daemon gives up on a source after ten
 
 @click.command("explain")
 @table_options
-@click.option("--target", metavar="TARGET", help="Ask the live mount there; no --dir then.")
+@click.option(
+    "--target",
+    metavar="TARGET",
+    shell_complete=completion.mounted,
+    help="Ask the live mount there; no --dir then.",
+)
 @click.option("--json", "as_program", is_flag=True, help="Print one JSON array.")
 @click.argument("paths", metavar="GUEST-PATH...", nargs=-1, required=True)
 def command(paths: tuple[str, ...], target: str | None, as_program: bool, **shared: Any) -> None:

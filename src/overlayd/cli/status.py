@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from overlayd.cli import completion
 from overlayd.cli.live import record_of
 from overlayd.cli.tables import amount, duration, show_table
 from overlayd.errors import OverlaydError, UsageError
@@ -25,7 +26,7 @@ _NUMBERS = frozenset(("PID", "PREOPENS", "OPEN", "OPS", "READ", "WRITTEN", "DENI
     metavar="SECONDS",
     help="How long to wait for a daemon. Default: 5.",
 )
-@click.argument("target", required=False)
+@click.argument("target", required=False, shell_complete=completion.mounted)
 def command(target: str | None, as_program: bool, metrics: bool, seconds: float) -> int:
     """Show the live mounts of this user, or what the one on TARGET does, preopen by preopen.
 
