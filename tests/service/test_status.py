@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -329,6 +330,14 @@ def test_metrics(tmp_path: Path, sources: list[Path], target: Path) -> None:
     assert found["overlayd_preopen_open_handles", lib] == 0
     one = attempt("status", "--metrics", mine)
     assert (one.returncode, str(dead) in one.stdout) == (0, False)
+
+
+def test_the_metrics_are_those_that_are_written_down(target: Path) -> None:
+    in_child(outcome, os.mkdir, target / "lib/new")
+    pages = Path(__file__).parents[2] / "docs/operations.md"
+    documented = set(re.findall(r"`(overlayd_\w+)`", pages.read_text()))
+    names = {name for name, _ in samples(attempt("status", "--metrics").stdout)}
+    assert names == documented
 
 
 def test_odd_names_in_labels(tmp_path: Path) -> None:
