@@ -21,7 +21,7 @@ from overlayd.service.logs import Handover, JsonFormatter, is_journal, set_up_lo
 from support import sabotage
 from support.live import make_dirs, make_target
 from support.mounting import detach, is_mounted, mounted
-from support.processes import attempt, command, in_child, outcome, wait_until
+from support.processes import attempt, command, complaint, in_child, outcome, wait_until
 
 
 class Slow(logging.Handler):
@@ -306,6 +306,36 @@ def test_a_crash_is_written_down(where: str, tmp_path: Path, source: Path) -> No
         process.kill()
         process.communicate()
         detach(target)
+
+
+PLANNED = """
+import trio
+from overlayd.cli.main import main
+from overlayd.errors import OverlaydError
+
+def fail(*_):
+    raise ExceptionGroup("", [ExceptionGroup("", [OverlaydError("planned for; mend it")])])
+
+trio.run = fail
+main()
+"""
+
+
+def test_an_error_that_was_planned_for_is_one_line_and_no_crash(
+    tmp_path: Path, source: Path
+) -> None:
+    """Out of the request loop it comes as a group of groups."""
+    target = make_target(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", PLANNED, "mount", "-f", "--dir", f"{source}::/", str(target)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert complaint(done, 1) == "planned for; mend it"
+    assert not is_mounted(target)
 
 
 def test_a_moved_log_file_is_begun_anew(tmp_path: Path, source: Path) -> None:

@@ -69,8 +69,11 @@ def serve(
     try:
         with _session(plan, overlay) as live:
             trio.run(_serve, live, plan.target, ready, lifeline, signals, manager)
-    except* OverlaydError as group:
-        raise _first(group) from None
+    except BaseExceptionGroup as group:  # what is raised in an except* comes out as a group again
+        planned, others = group.split(OverlaydError)
+        if planned is None or others is not None:
+            raise
+        raise _first(planned) from None
     finally:
         for number in signals:  # Python's own end gives up its handlers before its threads
             signal.signal(number, signal.SIG_IGN)
