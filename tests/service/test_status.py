@@ -184,6 +184,49 @@ def test_a_stuck_source_keeps_no_status_waiting(tmp_path: Path, sources: list[Pa
             moody.order()
 
 
+def test_status_follows_a_reload(tmp_path: Path, sources: list[Path]) -> None:
+    config = tmp_path / "overlayd.toml"
+    entry = '[[dir]]\nhost = "{}"\nguest = "{}"\nro = {}\n'.format
+    app, lib = sources
+    config.write_text(entry(app, "/", "false") + entry(lib, "/lib", "true"))
+    with mounted(tmp_path, options=["--config", str(config)]) as target:
+        in_child((target / "lib/file").read_bytes)
+        config.write_text('cache = "none"\n' + entry(app, "/", "false") + entry(app, "/x", "true"))
+        assert attempt("reload", str(target)).returncode == 0
+        status = about(target)
+        assert [(p["guest"], p["mode"]) for p in status["preopens"]] == [("/", "rw"), ("/x", "ro")]
+        assert {p["cache"] for p in status["preopens"]} == {
+            "asked each time"
+        }  # one directory twice
+        assert status["settings"]["cache"] == "none"
+        assert status["operations"]["read"] == 1
+        assert told()["mounts"][0]["preopens"] == [f"{app}::/::rw", f"{app}::/x::ro"]
+        config.write_text(entry(app, "/", "false") + entry(lib, "/lib", "false"))
+        assert attempt("reload", str(target)).returncode == 0
+        lib_again = preopen(about(target), "/lib")
+        assert (lib_again["bytes_read"], lib_again["mode"]) == (3, "rw")
+
+
+def test_counters_keep_no_source_that_was_taken_out(tmp_path: Path, sources: list[Path]) -> None:
+    """Its file system can be unmounted; what was counted is no reason to hold it."""
+    config, disk = tmp_path / "overlayd.toml", tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
+    try:
+        (disk / "file").write_text("disk")
+        first = f'[[dir]]\nhost = "{sources[0]}"\nguest = "/"\n'
+        config.write_text(f'{first}[[dir]]\nhost = "{disk}"\nguest = "/disk"\n')
+        with mounted(tmp_path, options=["--config", str(config)]) as target:
+            assert in_child((target / "disk/file").read_text) == "disk"
+            config.write_text(first)
+            assert attempt("reload", str(target)).returncode == 0
+            wait_until(lambda: about(target)["handles"] == 0)
+            umount = ["umount", "-q", str(disk)]
+            assert wait_until(lambda: subprocess.run(umount, check=False).returncode == 0)
+    finally:
+        subprocess.run(["umount", "-lq", str(disk)], check=False)
+
+
 # -- for people -----------------------------------------------------------------------------------
 
 

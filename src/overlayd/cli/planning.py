@@ -48,7 +48,7 @@ def make_plan(
     return MountPlan(
         target=target,
         table=table,
-        sources=sources,
+        sources=list(sources),
         rules=request.rules(),
         cache=request.cache_policy(),
         errors=cast(ErrorStyle, request.setting("errors", default_errors)),

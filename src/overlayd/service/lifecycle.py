@@ -135,6 +135,7 @@ def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
     """The FUSE session, the record of it and its socket, taken down at the end of the block."""
     operations = Operations(overlay, plan.cache, plan.errors)
     _mount(plan, operations)
+    plan.sources.clear()  # the frames above hold the plan to the end
     mount = mount_at(plan.target)
     registration = None
     crashed = False
