@@ -21,6 +21,7 @@ _COMMANDS = {
     "umount": "Unmount TARGET and wait until its daemon has gone.",
     "run": "Mount, run COMMAND with the namespace, unmount.",
     "reload": "Apply what the configuration of TARGET says now, without unmounting.",
+    "status": "Show the live mounts, or what the one on TARGET does.",
     "health": "Exit 0 when the mount on TARGET answers in time.",
     "check": "Show what the preopens amount to; mounts nothing.",
     "explain": "Say what provides a guest path, and whether it is writable.",

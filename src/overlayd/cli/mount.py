@@ -10,8 +10,11 @@ from overlayd.cli import completion
 from overlayd.cli.messages import warn
 from overlayd.cli.options import Request, absolute_target, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
+from overlayd.errors import OverlaydError
+from overlayd.service.plan import MountPlan
 from overlayd.service.target import clear_dead_mount
 from overlayd.service.warnings import warning_for_mount
+from overlayd.table.guest_path import printable
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +51,8 @@ def command(
     plan = make_plan(request, where, replace=replace, mount_options=mount_options)
     set_up_logging = log_setup(request, background=not foreground)
     if foreground:
-        from overlayd.service.lifecycle import serve
-        from overlayd.service.notify import ServiceManager
-
         set_up_logging()
-        manager = ServiceManager.from_environment(os.environ)
-        serve(plan, ready=lambda: _log_warning(where), manager=manager)
+        _serve_here(plan)
         return
     from overlayd.service.background import start_daemon
 
@@ -68,3 +67,20 @@ def _log_warning(target: str) -> None:
     words = warning_for_mount(target, foreground=True)
     if words is not None:
         log.warning("%s", words)
+
+
+def _serve_here(plan: MountPlan) -> None:
+    from overlayd.service.lifecycle import serve
+    from overlayd.service.notify import ServiceManager
+
+    manager = ServiceManager.from_environment(os.environ)
+    try:
+        serve(plan, ready=lambda: _log_warning(plan.target), manager=manager)
+    except OverlaydError:
+        raise
+    except Exception as error:  # in the log, where it is looked for, and in the log's own form
+        log.critical("ends unexpectedly", exc_info=True)
+        raise OverlaydError(
+            f"the daemon failed unexpectedly ({type(error).__name__}); its log says where;"
+            f" {printable(plan.target)} is dead until it is mounted again"
+        ) from None

@@ -48,10 +48,11 @@ def make_plan(
     return MountPlan(
         target=target,
         table=table,
-        sources=sources,
+        sources=list(sources),
         rules=request.rules(),
         cache=request.cache_policy(),
         errors=cast(ErrorStyle, request.setting("errors", default_errors)),
+        alias=request.setting("alias", "ro-wins"),
         allow_other=allow_other,
         replace=replace,
         mount_options=options,

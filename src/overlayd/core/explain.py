@@ -1,14 +1,17 @@
 """Why a guest path is what it is: for `overlayd explain`."""
 
+import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 
 from overlayd.core.access import Access, Held
+from overlayd.core.assembly import Attachment
 from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import Node
-from overlayd.errors import eloop
+from overlayd.errors import OverlaydError, UsageError, eloop
 from overlayd.host import fs
-from overlayd.table.guest_path import GuestPath, printable, show
+from overlayd.table.guest_path import GuestPath, parse_guest_path, printable, show
 
 _MAX_LINKS = 40
 _KINDS = {
@@ -38,12 +41,34 @@ class Explanation:
     reason: str
 
 
-def explain(namespace: Namespace, access: Access, path: GuestPath) -> Explanation:
+def explain_text(
+    namespace: Namespace, access: Access, text: str, visited: list[Node]
+) -> Explanation:
+    """Explain the guest path *text*, as `explain` does.
+
+    Raises UsageError for what is no guest path, OverlaydError where the namespace has none such.
+    """
+    try:
+        path = parse_guest_path(text)
+    except ValueError as error:
+        words = f"{printable(text)}: {printable(str(error))}; write it out without '..'"
+        raise UsageError(words) from None
+    try:
+        return explain(namespace, access, path, visited)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise OverlaydError(f"{printable(text)}: {reason} in the namespace") from None
+
+
+def explain(
+    namespace: Namespace, access: Access, path: GuestPath, visited: list[Node] | None = None
+) -> Explanation:
     """Explain *path*, following links on the way to it but not at its end.
 
-    Raises OSError (ENOENT, ENOTDIR, ELOOP) where the namespace has no such path.
+    The nodes on the way go into *visited*: nobody else may need them. Raises OSError (ENOENT,
+    ENOTDIR, ELOOP) where the namespace has no such path.
     """
-    walker = _Walker(namespace)
+    walker = _Walker(namespace, [] if visited is None else visited)
     node = walker.walk(path)
     mount = namespace.mounts_of(node)[0] if node.parent is not None else node.mount
     guest = namespace.guest_path(node)
@@ -54,16 +79,26 @@ def explain(namespace: Namespace, access: Access, path: GuestPath) -> Explanatio
         preopen = mount.preopen
         provider = str(preopen)
         below = guest[len(preopen.guest) :]
-        host = printable(preopen.host.rstrip("/") if below else preopen.host)
-        host += show(below) if below else ""
+        root = _host_path(mount)
+        host = printable(root.rstrip("/") if below else root) + (show(below) if below else "")
     reason = denied.reason if denied is not None else "its preopen is writable"
     kind = _KINDS.get(node.file_type, "unknown")
     return Explanation(show(path), show(guest), kind, provider, host, denied is None, reason)
 
 
+def _host_path(mount: Attachment) -> str:
+    """The source's path; where it was given as a relative one, where it lies now."""
+    host = mount.preopen.host
+    if not host.startswith("/"):
+        with suppress(OSError):  # longer than PATH_MAX
+            return os.fsdecode(fs.present_path(mount.fd))
+    return host
+
+
 class _Walker:
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, visited: list[Node]) -> None:
         self._namespace = namespace
+        self._visited = visited
         self._links = 0
 
     def walk(self, path: GuestPath) -> Node:
@@ -76,6 +111,7 @@ class _Walker:
                 node = node.parent or node
                 continue
             child, _ = space.look_up(node, name)
+            self._visited.append(child)
             if child.file_type != stat.S_IFLNK or not pending:
                 node = child
                 continue

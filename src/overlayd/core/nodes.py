@@ -240,10 +240,10 @@ class NodeTable:
                 raise AssertionError(f"{node} was forgotten more often than it was lent")
             return self._drop_if_unused(node)
 
-    def discard_if_unused(self, node: Node) -> None:
-        """Drop a node that was obtained and then not lent."""
+    def discard_if_unused(self, node: Node) -> bool:
+        """Drop a node that was obtained and then not lent; whether it was dropped."""
         with self._lock:
-            self._drop_if_unused(node)
+            return self._drop_if_unused(node) is not None
 
     # -- names ----------------------------------------------------------------------------------
 

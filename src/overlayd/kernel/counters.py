@@ -16,6 +16,8 @@ Subject = Literal["inode", "handle"]
 _ON_HANDLES = frozenset(
     ("read", "write", "flush", "fsync", "release", "readdir", "fsyncdir", "releasedir")
 )
+_LAST = frozenset(("release", "releasedir"))
+_DIRECTORY = stat.S_IFDIR
 
 
 def subject_of(operation: str) -> Subject | None:
@@ -45,31 +47,42 @@ class Counters:
         self.operations: Counter[str] = Counter()
         self.errors: Counter[int] = Counter()
         """As they were answered, by errno."""
-        self.by_mount: defaultdict[Attachment | None, Tally] = defaultdict(Tally)
-        """By what provides something; None for the synthetic."""
-        self._namespace = namespace
+        self._by_provider: defaultdict[int, Tally] = defaultdict(Tally)
+        """By the seed of what provides something: the thing itself would keep its source open."""
+        self._nodes = namespace.nodes
+        self._handles = namespace.handles
         self._by_handle: dict[int, Tally] = {}
 
     def request(self, operation: str, subject: Subject | None, number: int) -> None:
         """One request came in, about the inode or handle *number*."""
         self.operations[operation] += 1
         if subject == "handle":
-            tally = self._by_handle.get(number)
+            self._on_handle(operation, number)
         elif subject == "inode":
-            tally = self._of_inode(number)
-        else:
-            return
-        if tally is None:  # never given out, or forgotten: the answer will say so
+            try:
+                node = self._nodes.get(number)
+            except OSError:  # never given out, or forgotten: the answer will say so
+                return
+            mount = node.mount if node.file_type == _DIRECTORY else provider_of(node)
+            self._by_provider[0 if mount is None else mount.seed].operations += 1
+
+    def _on_handle(self, operation: str, number: int) -> None:
+        tally = self._by_handle.get(number)
+        if tally is None:
             return
         tally.operations += 1
-        if operation in ("release", "releasedir"):
+        if operation in _LAST:
             tally.handles -= 1
             del self._by_handle[number]
 
+    def of(self, mount: Attachment | None) -> Tally:
+        """What *mount* provided, and whatever was attached at its guest path before."""
+        return self._by_provider[0 if mount is None else mount.seed]
+
     def opened(self, handle: int) -> None:
         """*handle* was given out. It counts for the preopen it was opened through to its end."""
-        node = self._namespace.handles.get(handle).node
-        tally = self.by_mount[provider_of(node)]
+        node = self._handles.get(handle).node
+        tally = self.of(provider_of(node))
         tally.handles += 1
         self._by_handle[handle] = tally
 
@@ -85,17 +98,10 @@ class Counters:
         if tally is not None:
             tally.bytes_written += count
 
-    def _of_inode(self, number: int) -> Tally | None:
-        try:
-            node = self._namespace.nodes.get(number)
-        except OSError:
-            return None
-        return self.by_mount[provider_of(node)]
-
 
 def provider_of(node: Node) -> Attachment | None:
     """The preopen that provides *node* under its newest name, None for the synthetic."""
-    if node.file_type == stat.S_IFDIR:
+    if node.file_type == _DIRECTORY:
         return node.mount
     parent = node.parent
     if parent is None:  # removed while it is open

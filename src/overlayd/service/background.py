@@ -1,13 +1,16 @@
 """A daemon of its own: forked off, and answered for only when the namespace is live."""
 
+import logging
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 
 from overlayd.errors import OverlaydError
 from overlayd.service.lifecycle import serve
+from overlayd.service.logs import finish_logging
 from overlayd.service.plan import MountPlan
+
+log = logging.getLogger(__name__)
 
 _READY = b"ready"
 
@@ -62,11 +65,15 @@ def _become_daemon(
         _serve_from_root(plan, ready, lifeline)
         status = 0
     except OverlaydError as error:
+        if logging.getLogger().handlers:  # the log itself may be what cannot be opened
+            log.error("%s", error)
         _report(told, str(error))
     except BaseException as error:  # the last chance to say anything
+        log.critical("ends unexpectedly", exc_info=True)
         _report(told, f"unexpected {type(error).__name__}: {error}")
-        sys.excepthook(type(error), error, error.__traceback__)
     finally:
+        with suppress(BaseException):
+            finish_logging()
         os._exit(status)
 
 

@@ -13,6 +13,10 @@ from overlayd.service.registry import Record, is_served, record_path, socket_of
 from overlayd.table.guest_path import printable
 
 _RETRY_SECONDS = 0.02
+_NO_DAEMON = (
+    "no daemon of this user answers for it; mount it (again), or set OVERLAYD_RUNTIME_DIR"
+    " as it was for overlayd mount"
+)
 
 
 class Unanswered(OverlaydError):
@@ -49,15 +53,12 @@ def ask(
         raise Unanswered(f"{name}: only root and the user who mounted it may ask") from None
     except OSError as error:
         raise Unanswered(f"{name}: {_words(error)}") from None
-    return _understood(line, name)
+    return _understood(line, name, device)
 
 
 def _words(error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
-        return (
-            "no daemon of this user answers for it; mount it (again), or set OVERLAYD_RUNTIME_DIR"
-            " as it was for overlayd mount"
-        )
+        return _NO_DAEMON
     return f"its daemon cannot be asked: {(error.strerror or str(error)).lower()}; see its log"
 
 
@@ -118,7 +119,11 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _understood(line: bytes, name: str) -> Any:
+def _understood(line: bytes, name: str, device: int) -> Any:
+    if not line:
+        time.sleep(_RETRY_SECONDS)  # one that is being killed closes its files one by one
+        if not is_served(record_path(device)):
+            raise Unanswered(f"{name}: {_NO_DAEMON}")
     try:
         answer: Message = decode(line)
     except ValueError:

@@ -27,12 +27,14 @@ from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.sources import Source
 from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.operations import Operations
+from overlayd.service.asking import Explainer
 from overlayd.service.control import Control, open_socket
 from overlayd.service.mount_options import fuse_options, target_mode
 from overlayd.service.notify import NOBODY, ServiceManager, feed_watchdog
 from overlayd.service.plan import MountPlan
 from overlayd.service.registry import Record, Registration, refuse_place_inside
 from overlayd.service.reload import Reloader
+from overlayd.service.status import Status
 from overlayd.service.target import prepare_target, take_down
 from overlayd.table.guest_path import printable
 
@@ -70,8 +72,11 @@ def serve(
     try:
         with _session(plan, overlay) as live:
             trio.run(_serve, live, plan.target, ready, lifeline, signals, manager)
-    except* OverlaydError as group:
-        raise _first(group) from None
+    except BaseExceptionGroup as group:  # what is raised in an except* comes out as a group again
+        planned, others = group.split(OverlaydError)
+        if planned is None or others is not None:
+            raise
+        raise _first(planned) from None
     finally:
         for number in signals:  # Python's own end gives up its handlers before its threads
             signal.signal(number, signal.SIG_IGN)
@@ -133,6 +138,7 @@ def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
     """The FUSE session, the record of it and its socket, taken down at the end of the block."""
     operations = Operations(overlay, plan.cache, plan.errors)
     _mount(plan, operations)
+    plan.sources.clear()  # the frames above hold the plan to the end
     mount = mount_at(plan.target)
     registration = None
     crashed = False
@@ -147,6 +153,8 @@ def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
             plan, overlay, operations, lambda plan: registered.update(_record(plan, mount))
         )
         control.verbs["reload"] = reloader.on_request
+        status = Status(lambda: reloader.plan, overlay, operations.counters, mount.dev)
+        control.verbs.update(status=status.verb, explain=Explainer(overlay).verb)
         with open_socket(registration.path) as listener:
             forgetter = Forgetter(overlay.namespace, operations.crowded)
             yield _Live(mount, control, listener, reloader, forgetter)

@@ -1,6 +1,6 @@
 """Everything one mount needs to know, settled before anything is mounted."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from overlayd.core.types import Rules
@@ -16,10 +16,13 @@ class MountPlan:
 
     target: str
     table: MountTable
-    sources: Sequence[Source]
+    sources: list[Source]
+    """Emptied once they are mounted: a reload must be able to let go of them."""
     rules: Rules
     cache: CachePolicy
     errors: ErrorStyle
+    alias: str = "ro-wins"
+    """As asked for; a table that it refuses makes no plan."""
     allow_other: bool = False
     replace: bool = False
     mount_options: frozenset[str] = frozenset()

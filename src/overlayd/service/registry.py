@@ -167,6 +167,40 @@ def has_record(device: int) -> bool:
     return record_path(device).exists()
 
 
+def read_records() -> list[Record]:
+    """Every record of this user, of live mounts and of dead ones, by target."""
+    try:
+        paths = list(runtime_directory().glob("*.json"))
+    except OSError:
+        return []
+    records = [record for path in paths if (record := _read(path)) is not None]
+    return sorted(records, key=lambda record: record.target)
+
+
+def find_record(target: str, device: int | None) -> Record | None:
+    """The record of the mount on *target*, which here shows as *device* (None: as no mount).
+
+    What is mounted in another mount namespace is known by its target alone.
+    """
+    if device is not None:
+        return _read(record_path(device))
+    served = (r for r in read_records() if r.target == target and is_served(record_path(r.device)))
+    return next(served, None)
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        content = json.loads(path.read_bytes())
+        record = Record(**content)
+    except (OSError, ValueError, TypeError):  # gone meanwhile, or no record of ours
+        return None
+    return record if record.device == _device_of(path) else None
+
+
+def _device_of(path: Path) -> int:
+    return int(path.stem) if path.stem.isdecimal() else -1
+
+
 def record_path(device: int) -> Path:
     """Where the record of a mount with this device number lies, if this user has one."""
     return runtime_directory() / f"{device}.json"

@@ -1,0 +1,66 @@
+"""Tables: drawn where a person looks, plain columns where a program may."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+Row = Sequence[str]
+
+
+def show_table(headers: Row, rows: Sequence[Row], *, numbers: frozenset[str]) -> None:
+    """Print *rows*; the columns named in *numbers* are aligned to the right, and stay whole."""
+    if sys.stdout.isatty():
+        _draw(headers, rows, numbers)
+        return
+    right = [header in numbers for header in headers]
+    widths = [max(len(row[i]) for row in (headers, *rows)) for i in range(len(headers))]
+    for row in (headers, *rows):
+        cells = zip(row, widths, right, strict=True)
+        line = "  ".join(c.rjust(width) if r else c.ljust(width) for c, width, r in cells)
+        click.echo(line.rstrip())
+
+
+def _draw(headers: Row, rows: Sequence[Row], numbers: frozenset[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        right = header in numbers
+        table.add_column(
+            Text(header, style="bold"),
+            justify="right" if right else "left",
+            no_wrap=right,
+            min_width=len(header),
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console(highlight=False).print(table)
+
+
+_STYLES = {"live": "green", "dead": "red", "no answer": "yellow", "ro": "cyan"}
+
+
+def amount(count: int) -> str:
+    """A number of bytes as a person reads it, in powers of 1024."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} PiB"
+
+
+def duration(seconds: float) -> str:
+    """A time span as a person reads it, in its two largest units."""
+    total = int(seconds)
+    days, hours, minutes = total // 86400, total // 3600 % 24, total // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {total % 60} s" if minutes else f"{total} s"
