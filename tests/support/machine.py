@@ -23,6 +23,7 @@ UNITS = REPOSITORY / "systemd"
 PATIENCE = 60.0
 """Seconds; what a test waits for takes two, and this machine may be busy with something else."""
 
+_CGROUP = "overlayd-test-"
 _STOCK = Path("/lib/systemd/system")
 _STOCK_UNITS = (
     *("systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket"),
@@ -54,7 +55,9 @@ class Machine:
     def __init__(self, place: Path) -> None:
         """Boot one whose files for the way there lie in PLACE."""
         self._place = place
-        self._cgroup = cgroup_root() / f"overlayd-test-{os.getpid()}"
+        for former in cgroup_root().glob(f"{_CGROUP}*"):
+            _remove_cgroups(former)
+        self._cgroup = cgroup_root() / f"{_CGROUP}{os.getpid()}"
         self._cgroup.mkdir()
         self._log = place / "console.log"
         try:
@@ -131,8 +134,8 @@ class Machine:
             outer.kill()
             outer.wait(10)
         assert wait_until(lambda: not self._processes(), 30), self._processes()
-        for directory, _, _ in os.walk(self._cgroup, topdown=False):
-            os.rmdir(directory)
+        _remove_cgroups(self._cgroup)
+        assert not self._cgroup.exists()
 
     def _processes(self) -> list[str]:
         found = []
@@ -200,6 +203,7 @@ class Machine:
 
     def journal(self, unit: str) -> str:
         """What UNIT and systemd about it have said, without the dates."""
+        self.run("journalctl", "--sync")
         return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit).stdout
 
     def write(self, path: str, text: str) -> None:
@@ -245,6 +249,13 @@ def why_not() -> str | None:
     if not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
         return f"{root} is read-only, as in a container without privileges"
     return None
+
+
+def _remove_cgroups(top: Path) -> None:
+    """Remove TOP and what is below it, as far as no process is left there."""
+    for directory, _, _ in os.walk(top, topdown=False):
+        with suppress(OSError):
+            os.rmdir(directory)
 
 
 def _what_overlayd_needs() -> Sequence[str]:

@@ -4,7 +4,8 @@
 # Each BIND is shown inside at its own path, read-only.
 set -eu
 echo $$ >"$1/cgroup.procs"
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+# Whoever started it may be killed: it must not outlive that.
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin setpriv --pdeathsig KILL \
     unshare --mount --propagation private --pid --fork --kill-child --cgroup --ipc --uts \
     bash -euc '
 units=$1
@@ -30,7 +31,7 @@ mkdir $root/dev/shm $root/dev/pts
 mount -t tmpfs tmpfs $root/dev/shm
 mount -t devpts -o newinstance,ptmxmode=0666 devpts $root/dev/pts
 ln -s pts/ptmx $root/dev/ptmx
-# The machine own units and what is enabled there are nothing to it.
+# The units of the machine, and what is enabled there, are hidden.
 mount -t tmpfs -o mode=755 tmpfs $root/etc/systemd/system
 cp -a "$units/." $root/etc/systemd/system/
 rm -f $root/etc/machine-id

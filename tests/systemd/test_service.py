@@ -176,7 +176,7 @@ def test_a_daemon_that_must_be_killed_to_stop_leaves_no_mount(
 def test_a_daemon_that_answers_no_requests_is_replaced(
     machine: Machine, instance: Instance
 ) -> None:
-    instance.drop_in(instance.unit, "[Service]\nWatchdogSec=4")
+    instance.drop_in(instance.unit, "[Service]\nWatchdogSec=5")
     instance.start()
     started = machine.show(instance.unit, "WatchdogTimestampMonotonic")
 
