@@ -56,7 +56,8 @@ class Machine:
         """Boot one whose files for the way there lie in PLACE."""
         self._place = place
         for former in cgroup_root().glob(f"{_CGROUP}*"):
-            _remove_cgroups(former)
+            if not Path("/proc", former.name.removeprefix(_CGROUP)).exists():
+                _remove_cgroups(former)
         self._cgroup = cgroup_root() / f"{_CGROUP}{os.getpid()}"
         self._cgroup.mkdir()
         self._log = place / "console.log"
