@@ -84,7 +84,7 @@ class Machine:
         script = Path(__file__).with_name("machine.sh")
         with self._log.open("wb") as log:
             return subprocess.Popen(
-                ["bash", str(script), str(self._cgroup), str(units), *_what_overlayd_needs()],
+                ["bash", str(script), str(self._cgroup), str(self._place), *_what_overlayd_needs()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -107,12 +107,9 @@ class Machine:
         return found[0]
 
     def _install_overlayd(self) -> None:
-        command = self.inside("/usr/local/bin/overlayd")
-        command.parent.mkdir(parents=True, exist_ok=True)
         source = Path(overlayd.__file__).parents[1]
-        command.unlink(missing_ok=True)  # a link to somewhere, perhaps
-        command.write_text(_OVERLAYD.format(source=source, python=sys.executable))
-        command.chmod(0o755)
+        command = _OVERLAYD.format(source=source, python=sys.executable)
+        self.write("/usr/local/bin/overlayd", command, mode=0o755)
 
     def install_wasmtime(self) -> None:
         """Put a real wasmtime, and a Python that every user may run, into /usr/local/bin."""
@@ -121,8 +118,8 @@ class Machine:
         place = "/opt/wasmtime"
         shutil.copytree(toolchain.wasmtime_package(toolchain.NEWEST), self.inside(place))
         shutil.copy(toolchain.GUEST_SOURCES / "run_wasmtime.py", self.inside(place))
-        self.write("/usr/local/bin/wasmtime", _WASMTIME.format(place=place, python=python))
-        self.inside("/usr/local/bin/wasmtime").chmod(0o755)
+        command = _WASMTIME.format(place=place, python=python)
+        self.write("/usr/local/bin/wasmtime", command, mode=0o755)
 
     def stop(self) -> None:
         """Shut it down, by force where it does not go, and see everything of it off."""
@@ -148,8 +145,16 @@ class Machine:
     # -- looking and acting inside -----------------------------------------------------------------
 
     def inside(self, path: str) -> Path:
-        """PATH inside as this process reaches it; not for mounts, which may hang."""
-        return Path(f"/proc/{self._init}/root", path.lstrip("/"))
+        """PATH inside as this process reaches it; not for mounts, which may hang.
+
+        An absolute link on the way would lead out to the machine's own files: there must be none.
+        """
+        found = Path(f"/proc/{self._init}/root")
+        *above, last = Path(path).relative_to("/").parts
+        for name in above:
+            found /= name
+            assert not found.is_symlink(), f"{found} is a link"
+        return found / last
 
     def enter(self, *command: str) -> list[str]:
         """The words that run COMMAND inside."""
@@ -207,11 +212,13 @@ class Machine:
         self.run("journalctl", "--sync")
         return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit).stdout
 
-    def write(self, path: str, text: str) -> None:
-        """Write TEXT to PATH, making directories on the way."""
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write TEXT to a new file PATH, making directories on the way."""
         file = self.inside(path)
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
         file.write_text(text)
+        file.chmod(mode)
 
     def mounts(self, kind: str = "fuse.overlayd") -> list[str]:
         """Mount points of file systems of type KIND."""
