@@ -64,7 +64,9 @@ class Machine:
         try:
             self._outer = self._boot()
             self._init = self._find_init()
-            assert wait_until(lambda: self.systemctl("is-system-running").stdout == "running\n", 30)
+            assert wait_until(
+                lambda: self.systemctl("is-system-running").stdout == "running\n", PATIENCE
+            )
             self.systemctl("log-target", "journal", check=True)
             self._install_overlayd()
         except BaseException:
@@ -103,7 +105,7 @@ class Machine:
                         found.append(int(child))
             return bool(found)
 
-        assert wait_until(is_there, 30), f"it did not boot:\n{self._log.read_text()}"
+        assert wait_until(is_there, PATIENCE), f"it did not boot:\n{self._log.read_text()}"
         return found[0]
 
     def _install_overlayd(self) -> None:
