@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from overlayd.service.health import ask
+from overlayd.service.health import ask, unhealthy
 from overlayd.service.notify import ServiceManager, feed_watchdog
 from support.live import foreground, make_dirs, make_target
+from support.moody_source import moody_source
 from support.processes import LIMIT, wait_until
 
 ABSTRACT = f"@overlayd-test-{os.getpid()}"
@@ -46,10 +47,17 @@ class Ear:
 
 @contextmanager
 def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A daemon in the foreground and its target; ends it well where the test has not."""
+    """A daemon in the foreground and its target."""
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
-    with foreground(target, f"{source}::/") as daemon:
+    with serving(target, source) as daemon:
         yield daemon, target
+
+
+@contextmanager
+def serving(target: Path, source: Path) -> Iterator[subprocess.Popen[str]]:
+    """A daemon in the foreground; ends it well where the test has not."""
+    with foreground(target, f"{source}::/") as daemon:
+        yield daemon
         if daemon.poll() is None:
             daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(LIMIT) == 0
@@ -149,3 +157,28 @@ def test_a_daemon_that_hangs_is_not_fed_and_piles_up_no_threads(tmp_path: Path, 
             trio.run(watch)
         finally:
             daemon.send_signal(signal.SIGCONT)
+
+
+def test_a_source_that_hangs_is_no_reason_to_end_the_daemon(tmp_path: Path, ear: Ear) -> None:
+    target = make_target(tmp_path)
+    manager = ServiceManager(ear.address, watchdog_seconds=0.03)
+    with moody_source(tmp_path / "moody") as source, serving(target, source.path):
+        assert ear.hear()[0] == "READY=1"
+        source.order({"*": 3600})
+        stuck = subprocess.Popen(["touch", str(target / "new")])
+        try:
+            assert wait_until(lambda: unhealthy(str(target), 0.1) is not None)
+            assert trio.run(_hears, ear, manager, target)
+            assert stuck.poll() is None
+        finally:
+            source.order()
+            stuck.wait(LIMIT)
+
+
+async def _hears(ear: Ear, manager: ServiceManager, target: Path) -> bool:
+    """Whether a sign of life comes."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed_watchdog, manager, str(target))
+        heard = await trio.to_thread.run_sync(ear.hear)
+        nursery.cancel_scope.cancel()
+    return heard == ["WATCHDOG=1"]

@@ -23,6 +23,7 @@ UNITS = REPOSITORY / "systemd"
 PATIENCE = 60.0
 """Seconds; what a test waits for takes two, and this machine may be busy with something else."""
 
+_CGROUP = "overlayd-test-"
 _STOCK = Path("/lib/systemd/system")
 _STOCK_UNITS = (
     *("systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket"),
@@ -54,13 +55,18 @@ class Machine:
     def __init__(self, place: Path) -> None:
         """Boot one whose files for the way there lie in PLACE."""
         self._place = place
-        self._cgroup = cgroup_root() / f"overlayd-test-{os.getpid()}"
+        for former in cgroup_root().glob(f"{_CGROUP}*"):
+            if not Path("/proc", former.name.removeprefix(_CGROUP)).exists():
+                _remove_cgroups(former)
+        self._cgroup = cgroup_root() / f"{_CGROUP}{os.getpid()}"
         self._cgroup.mkdir()
         self._log = place / "console.log"
         try:
             self._outer = self._boot()
             self._init = self._find_init()
-            assert wait_until(lambda: self.systemctl("is-system-running").stdout == "running\n", 30)
+            assert wait_until(
+                lambda: self.systemctl("is-system-running").stdout == "running\n", PATIENCE
+            )
             self.systemctl("log-target", "journal", check=True)
             self._install_overlayd()
         except BaseException:
@@ -80,7 +86,7 @@ class Machine:
         script = Path(__file__).with_name("machine.sh")
         with self._log.open("wb") as log:
             return subprocess.Popen(
-                ["bash", str(script), str(self._cgroup), str(units), *_what_overlayd_needs()],
+                ["bash", str(script), str(self._cgroup), str(self._place), *_what_overlayd_needs()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -99,16 +105,13 @@ class Machine:
                         found.append(int(child))
             return bool(found)
 
-        assert wait_until(is_there, 30), f"it did not boot:\n{self._log.read_text()}"
+        assert wait_until(is_there, PATIENCE), f"it did not boot:\n{self._log.read_text()}"
         return found[0]
 
     def _install_overlayd(self) -> None:
-        command = self.inside("/usr/local/bin/overlayd")
-        command.parent.mkdir(parents=True, exist_ok=True)
         source = Path(overlayd.__file__).parents[1]
-        command.unlink(missing_ok=True)  # a link to somewhere, perhaps
-        command.write_text(_OVERLAYD.format(source=source, python=sys.executable))
-        command.chmod(0o755)
+        command = _OVERLAYD.format(source=source, python=sys.executable)
+        self.write("/usr/local/bin/overlayd", command, mode=0o755)
 
     def install_wasmtime(self) -> None:
         """Put a real wasmtime, and a Python that every user may run, into /usr/local/bin."""
@@ -117,8 +120,8 @@ class Machine:
         place = "/opt/wasmtime"
         shutil.copytree(toolchain.wasmtime_package(toolchain.NEWEST), self.inside(place))
         shutil.copy(toolchain.GUEST_SOURCES / "run_wasmtime.py", self.inside(place))
-        self.write("/usr/local/bin/wasmtime", _WASMTIME.format(place=place, python=python))
-        self.inside("/usr/local/bin/wasmtime").chmod(0o755)
+        command = _WASMTIME.format(place=place, python=python)
+        self.write("/usr/local/bin/wasmtime", command, mode=0o755)
 
     def stop(self) -> None:
         """Shut it down, by force where it does not go, and see everything of it off."""
@@ -131,8 +134,8 @@ class Machine:
             outer.kill()
             outer.wait(10)
         assert wait_until(lambda: not self._processes(), 30), self._processes()
-        for directory, _, _ in os.walk(self._cgroup, topdown=False):
-            os.rmdir(directory)
+        _remove_cgroups(self._cgroup)
+        assert not self._cgroup.exists()
 
     def _processes(self) -> list[str]:
         found = []
@@ -144,8 +147,16 @@ class Machine:
     # -- looking and acting inside -----------------------------------------------------------------
 
     def inside(self, path: str) -> Path:
-        """PATH inside as this process reaches it; not for mounts, which may hang."""
-        return Path(f"/proc/{self._init}/root", path.lstrip("/"))
+        """PATH inside as this process reaches it; not for mounts, which may hang.
+
+        An absolute link on the way would lead out to the machine's own files: there must be none.
+        """
+        found = Path(f"/proc/{self._init}/root")
+        *above, last = Path(path).relative_to("/").parts
+        for name in above:
+            found /= name
+            assert not found.is_symlink(), f"{found} is a link"
+        return found / last
 
     def enter(self, *command: str) -> list[str]:
         """The words that run COMMAND inside."""
@@ -200,13 +211,16 @@ class Machine:
 
     def journal(self, unit: str) -> str:
         """What UNIT and systemd about it have said, without the dates."""
+        self.run("journalctl", "--sync")
         return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit).stdout
 
-    def write(self, path: str, text: str) -> None:
-        """Write TEXT to PATH, making directories on the way."""
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write TEXT to a new file PATH, making directories on the way."""
         file = self.inside(path)
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
         file.write_text(text)
+        file.chmod(mode)
 
     def mounts(self, kind: str = "fuse.overlayd") -> list[str]:
         """Mount points of file systems of type KIND."""
@@ -245,6 +259,13 @@ def why_not() -> str | None:
     if not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
         return f"{root} is read-only, as in a container without privileges"
     return None
+
+
+def _remove_cgroups(top: Path) -> None:
+    """Remove TOP and what is below it, as far as no process is left there."""
+    for directory, _, _ in os.walk(top, topdown=False):
+        with suppress(OSError):
+            os.rmdir(directory)
 
 
 def _what_overlayd_needs() -> Sequence[str]:

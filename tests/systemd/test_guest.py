@@ -40,7 +40,7 @@ def test_the_guest_does_not_start_on_an_unmounted_directory(
     assert machine.state(instance.unit) == "active"
     assert "Assertion failed" in started.stderr
     assert machine.show(instance.guest, "ActiveState", "AssertResult") == ["inactive", "no"]
-    assert instance.count() == ""
+    assert not machine.inside(f"{instance.source}/data/count").exists(), "it never ran"
 
 
 def test_at_boot_the_daemon_is_first_and_at_shutdown_last(

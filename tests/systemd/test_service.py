@@ -100,6 +100,22 @@ def test_a_reload_that_is_refused_changes_nothing(machine: Machine, instance: In
     assert instance.is_served()
     assert machine.main_pid(instance.unit) == daemon
     assert "hots" in machine.journal(instance.unit)
+    (status,) = machine.show(instance.unit, "StatusText")
+    assert status.startswith(f"Serving {instance.target}; not reloaded: {instance.config}: ")
+    instance.configure()
+    machine.systemctl("reload", instance.unit, check=True)
+    assert machine.show(instance.unit, "StatusText") == [f"Serving {instance.target}"]
+
+
+def test_a_hangup_reloads_too(machine: Machine, instance: Instance) -> None:
+    daemon = instance.start()
+    machine.write("/srv/more/news", "news\n")
+    instance.configure(instance.entry("/srv/more", "/more", ro=True))
+    machine.kill(instance.unit, signal.SIGHUP)
+    news = f"{instance.target}/more/news"
+    assert wait_until(lambda: machine.run("cat", news, check=False).returncode == 0, PATIENCE)
+    assert wait_until(lambda: machine.show(instance.unit, "SubState") == ["running"], PATIENCE)
+    assert machine.main_pid(instance.unit) == daemon
 
 
 # -- ends ---------------------------------------------------------------------------------------
@@ -160,7 +176,7 @@ def test_a_daemon_that_must_be_killed_to_stop_leaves_no_mount(
 def test_a_daemon_that_answers_no_requests_is_replaced(
     machine: Machine, instance: Instance
 ) -> None:
-    instance.drop_in(instance.unit, "[Service]\nWatchdogSec=4")
+    instance.drop_in(instance.unit, "[Service]\nWatchdogSec=5")
     instance.start()
     started = machine.show(instance.unit, "WatchdogTimestampMonotonic")
 

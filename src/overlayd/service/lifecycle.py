@@ -70,7 +70,7 @@ def serve(
     refuse_place_inside(plan.target)
     signals = _take_over_signals()
     try:
-        with _session(plan, overlay) as live:
+        with _session(plan, overlay, manager) as live:
             trio.run(_serve, live, plan.target, ready, lifeline, signals, manager)
     except BaseExceptionGroup as group:  # what is raised in an except* comes out as a group again
         planned, others = group.split(OverlaydError)
@@ -134,7 +134,7 @@ class _Live(NamedTuple):
 
 
 @contextmanager
-def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
+def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iterator[_Live]:
     """The FUSE session, the record of it and its socket, taken down at the end of the block."""
     operations = Operations(overlay, plan.cache, plan.errors)
     _mount(plan, operations)
@@ -150,7 +150,8 @@ def _session(plan: MountPlan, overlay: Overlay) -> Iterator[_Live]:
         control = Control(relieve=overlay.namespace.cache.shrink)
         registered = registration
         reloader = Reloader(
-            plan, overlay, operations, lambda plan: registered.update(_record(plan, mount))
+            *(plan, overlay, operations, lambda plan: registered.update(_record(plan, mount))),
+            manager=manager,
         )
         control.verbs["reload"] = reloader.on_request
         status = Status(lambda: reloader.plan, overlay, operations.counters, mount.dev)

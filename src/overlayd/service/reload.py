@@ -14,6 +14,7 @@ from overlayd.core.overlay import Overlay
 from overlayd.core.remount import Outdated
 from overlayd.errors import OverlaydError, UsageError
 from overlayd.kernel.operations import Operations
+from overlayd.service.notify import NOBODY, ServiceManager
 from overlayd.service.plan import MountPlan
 from overlayd.table.difference import Difference, compare_tables
 from overlayd.table.guest_path import printable
@@ -34,11 +35,13 @@ class Reloader:
         overlay: Overlay,
         operations: Operations,
         record: Callable[[MountPlan], None],
+        manager: ServiceManager = NOBODY,
     ) -> None:
         """*record* writes down the plan that is in force, for others to see."""
         self.plan = plan
         """What is in force."""
         self._record = record
+        self._manager = manager
         self._overlay = overlay
         self._operations = operations
         self._lock = trio.Lock()
@@ -79,11 +82,16 @@ class Reloader:
                     await self._reload_and_log()
 
     async def _reload_and_log(self) -> Difference:
+        await trio.to_thread.run_sync(self._manager.reloading)
+        status = f"Serving {self.plan.target}"
         try:
             difference = await self.reload()
         except OverlaydError as error:
             log.error("not reloaded, nothing has changed: %s", error)
+            status += f"; not reloaded: {error}"
             raise
+        finally:
+            await trio.to_thread.run_sync(self._manager.ready, status)
         for line in difference.describe():
             log.info("reloaded: %s", line)
         return difference
