@@ -63,7 +63,7 @@ class Sandbox:
         return Path(f"/proc/{self._keeper}/root{path}")
 
     def run(
-        self, *command: str, check: bool = True, seconds: float = SECONDS, **options: str
+        self, *command: str, check: bool = True, seconds: float = SECONDS
     ) -> CompletedProcess[str]:
         """Run COMMAND to its end; it must succeed if CHECK."""
         words = ["nsenter", f"--target={self._keeper}", "--mount", "--pid", "--", *command]
@@ -75,7 +75,6 @@ class Sandbox:
             timeout=seconds,
             check=False,
             env={**os.environ, "TMPDIR": f"{self.place}/store/tmp"},
-            **options,
         )
         if check:
             assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"

@@ -25,7 +25,7 @@ def test_pyfuse3_is_compiled_in_the_build(built: tuple[Engine, str]) -> None:
 
 
 def test_the_engine_is_told_how_to_check_and_stop_it(settings: dict[str, Any]) -> None:
-    assert settings["HealthCheck"]["Test"] == ["CMD", "overlayd", "health", "/shared/guest"]
+    assert settings["Healthcheck"]["Test"] == ["CMD", "overlayd", "health", "/shared/guest"]
     assert settings["Config"]["StopSignal"] == "SIGTERM"
     assert settings["Config"]["Entrypoint"] == ["overlayd"]
     assert not settings["Config"].get("ExposedPorts")
