@@ -75,7 +75,9 @@ class Engine:
 
     def clear(self) -> None:
         """Remove every container, whatever is mounted on the target, and all files."""
-        self.box.podman("rm", "--all", "--force", "--depend", "--time=0")
+        remove = ("rm", "--all", "--force", "--time=0")
+        # Again, where one that shares a namespace of another's has to go before it.
+        assert wait_until(lambda: self.box.try_podman(*remove).returncode == 0, PATIENCE)
         while self.box.is_mounted(self.target):
             self.box.run("umount", "--lazy", str(self.target))
         for place in (self.project, self.shared):

@@ -110,9 +110,9 @@ def _compose_volume(volume: str | dict[str, Any], project: Path) -> str:
     if volume.get("read_only"):
         # podman's own read-only is for the top mount alone, as `writable` asks for.
         assert volume["bind"]["recursive"] == "writable"
-    mode = "ro" if volume.get("read_only") else "rw"
+    access = "ro" if volume.get("read_only") else "rw"
     source = project / volume["source"]
-    return f"{source}:{volume['target']}:{mode},{volume['bind']['propagation']}"
+    return f"{source}:{volume['target']}:{access},{volume['bind']['propagation']}"
 
 
 # -- kubernetes.yaml ------------------------------------------------------
@@ -125,7 +125,7 @@ def pod_flags(container: dict[str, Any], volumes: Path) -> list[str]:
     assert set(container) <= known
     security = container.get("securityContext", {})
     assert set(security) <= {"privileged", "readOnlyRootFilesystem"}
-    flags = ["--network=none", "--read-only-tmpfs=false"]
+    flags = ["--read-only-tmpfs=false"]
     flags += ["--privileged"] if security.get("privileged") else []
     flags += ["--read-only"] if security.get("readOnlyRootFilesystem") else []
     for mount in container["volumeMounts"]:

@@ -49,7 +49,7 @@ class Pod:
         """Run the init containers in their order, and wait for each as its kind demands."""
         for entry in self._spec["initContainers"]:
             if entry.get("restartPolicy") == "Always":
-                self.engine.start(entry["name"], *self.flags(entry["name"]))
+                self.engine.start(entry["name"], "--network=none", *self.flags(entry["name"]))
                 self.wait(entry["startupProbe"])
             else:
                 done = self.engine.output(*self.flags(entry["name"]))
@@ -91,7 +91,7 @@ def start_guest(pod: Pod) -> None:
     flags = pod.flags("guest")
     at = flags.index(pod.container("guest")["image"])
     kept = [flag for flag in flags[: at + 1] if not flag.startswith("--entrypoint=")]
-    pod.engine.start("guest", *kept, "sleep", "86400")
+    pod.engine.start("guest", "--network=none", *kept, "sleep", "86400")
 
 
 def test_a_killed_sidecar_is_restarted_under_the_guest(pod: Pod) -> None:
