@@ -91,14 +91,14 @@ class Engine:
     def plant(self) -> Path:
         """The directories and the file that the compose file wants beside it; as seen from here."""
         project = self.box.view(self.project)
-        for name in ("app/lib", "lib", "data"):
+        for name in ("app/lib", "lib", "data", "config"):
             (project / name).mkdir(parents=True)
         (project / "app/main").write_text("app")
         (project / "app/lib/name").write_text("masked")
         (project / "app/lib/secret").write_text("masked")
         (project / "lib/name").write_text("lib")
         (project / "data").chmod(0o777)
-        shutil.copy(SETTINGS, project / "overlayd.toml")
+        shutil.copy(SETTINGS, project / "config/overlayd.toml")
         (project / "shared").mkdir()
         self.box.run("mount", "--rbind", str(self.shared), str(self.project / "shared"))
         return project

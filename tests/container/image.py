@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from container.base_image import write_base_image, write_busybox_image
@@ -26,15 +28,11 @@ def build_images(box: Sandbox) -> str:
     """
     build, final = stages()
     default_base = CONTAINERFILE.read_text().partition("ARG BASE=")[2].split()[0]
-    tar = box.place / "store" / "tmp" / "image.tar"
-    for name, asked in ((default_base, packages(final)), ("build-base", packages(build))):
-        write_base_image(box.view(tar), asked)
-        box.podman("import", "--quiet", str(tar), name)
-    write_busybox_image(box.view(tar))
-    box.podman("import", "--quiet", str(tar), BUSYBOX)
-    box.view(tar).unlink()
     wheels = box.place / "wheels"
-    fetch_packages(wheels)
+    with ThreadPoolExecutor() as pool:
+        fetching = pool.submit(fetch_packages, wheels)
+        _import_bases(box, ((default_base, packages(final)), ("build-base", packages(build))))
+        fetching.result()
     said = _build(box, wheels)
     _, pod = kubernetes()
     for container in pod["spec"]["initContainers"]:
@@ -42,6 +40,16 @@ def build_images(box: Sandbox) -> str:
             box.podman("tag", OVERLAYD, container["image"])
     assert compose()["overlayd"]["image"] == OVERLAYD
     return said
+
+
+def _import_bases(box: Sandbox, bases: Iterable[tuple[str, list[str]]]) -> None:
+    tar = box.place / "store" / "tmp" / "image.tar"
+    for name, asked in bases:
+        write_base_image(box.view(tar), asked)
+        box.podman("import", "--quiet", str(tar), name)
+    write_busybox_image(box.view(tar))
+    box.podman("import", "--quiet", str(tar), BUSYBOX)
+    box.view(tar).unlink()
 
 
 def fetch_packages(wheels: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 DIRECTORY = ROOT / "container"
 CONTAINERFILE = DIRECTORY / "Containerfile"
-SETTINGS = DIRECTORY / "overlayd.toml"
+SETTINGS = DIRECTORY / "config" / "overlayd.toml"
 
 _PROPAGATION = {"Bidirectional": "rshared", "HostToContainer": "rslave", None: "rprivate"}
 

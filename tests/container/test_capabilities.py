@@ -39,7 +39,7 @@ def guest(built: tuple[Engine, str]) -> Iterator[Engine]:
     engine, _ = built
     engine.clear()
     project = engine.plant()
-    (project / "overlayd.toml").write_text('[[dir]]\nhost = "/srv/data"\nguest = "/"\n')
+    (project / "config/overlayd.toml").write_text('[[dir]]\nhost = "/srv/data"\nguest = "/"\n')
     engine.start_guest()
     engine.shell("guest", "echo other:x:2000:2000::/:/bin/sh >> /etc/passwd")
     yield engine

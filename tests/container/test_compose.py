@@ -33,12 +33,13 @@ def running(engine: Engine) -> Engine:
 
 def test_the_guest_starts_when_the_sidecar_is_healthy_and_not_before(engine: Engine) -> None:
     project = engine.plant()
-    settings = (project / "overlayd.toml").read_text()
-    (project / "overlayd.toml").unlink()
-    os.mkfifo(project / "overlayd.toml")
+    config = project / "config/overlayd.toml"
+    settings = config.read_text()
+    config.unlink()
+    os.mkfifo(config)
     engine.start_sidecar()  # it now waits for its configuration
     assert not engine.is_healthy("overlayd")
-    (project / "overlayd.toml").write_text(settings)
+    config.write_text(settings)
     engine.wait_healthy("overlayd")
     done = engine.output(*compose_flags(compose()["guest"], engine.project))
     assert done.returncode == 0, done.stderr
@@ -156,10 +157,33 @@ def test_a_stopped_daemon_is_unhealthy(running: Engine) -> None:
     running.wait_healthy("overlayd")
 
 
+def test_an_edited_table_is_reloaded(running: Engine) -> None:
+    """Edited as editors and ConfigMaps do it: another file takes the name."""
+    config = running.box.view(running.project / "config/overlayd.toml")
+    new = config.with_name("new")
+    new.write_text(config.read_text().replace('guest = "/lib"', 'guest = "/usr/lib"'))
+    new.rename(config)
+    done = running.inside("overlayd", "overlayd", "reload", "/shared/guest")
+    assert done.returncode == 0, done.stderr
+    assert running.shell("guest", "cat /shared/guest/usr/lib/name") == "lib"
+    assert running.shell("guest", "cat /shared/guest/lib/name") == "masked"
+
+
+def test_a_volume_without_propagation_is_warned_of(engine: Engine) -> None:
+    engine.plant()
+    shared = f"--volume={engine.project}/shared:/shared:rw,"
+    engine.start_sidecar([(f"{shared}rshared", f"{shared}rprivate")])
+    engine.wait_healthy("overlayd")
+    assert wait_until(lambda: '"level": "warning"' in engine.log("overlayd"), PATIENCE)
+    assert "bind-propagation=rshared" in engine.log("overlayd")
+    assert not engine.box.is_mounted(engine.target)
+
+
 def test_the_log_is_one_json_object_per_line(running: Engine) -> None:
     running.shell("guest", "touch /shared/guest/main")
     running.box.podman("stop", "overlayd")
     lines = [json.loads(line) for line in running.log("overlayd").splitlines()]
+    assert {line["level"] for line in lines} == {"info"}  # nothing to warn of
     messages = [str(line["message"]) for line in lines]
     assert messages[0] == "serving /shared/guest"
     assert messages[-1] == "unmounting /shared/guest: SIGTERM"

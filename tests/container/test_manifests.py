@@ -186,7 +186,7 @@ def test_the_page_says_what_each_capability_is_for() -> None:
     assert table == set(compose()["overlayd"]["cap_add"])
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "kubernetes.yaml", "overlayd.toml"])
+@pytest.mark.parametrize("name", ["compose.yaml", "kubernetes.yaml", "config/overlayd.toml"])
 def test_the_files_are_named_where_they_are_explained(name: str) -> None:
     assert f"container/{name}" in DOCS.read_text()
     assert (DIRECTORY / name).is_file()

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from overlayd.host import libc
 
-_CAP_SYS_ADMIN = 21  # linux/capability.h
 _QUERY = 0xFFFFFFFF  # setfsuid(2): an id that never is valid leaves things alone and reads them
 
 
@@ -62,15 +61,6 @@ class Credentials:
             libc.setfsgid(self._gid)
             if groups is not None:
                 libc.set_thread_groups(self._groups)
-
-
-def may_mount() -> bool:
-    """Whether this process has CAP_SYS_ADMIN, without which root cannot mount either (mount(2))."""
-    with open("/proc/self/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"CapEff:"):
-                return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
-    return True
 
 
 def _groups_of(pid: int) -> tuple[int, ...]:

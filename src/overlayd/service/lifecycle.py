@@ -23,8 +23,8 @@ import trio
 from overlayd.core.overlay import Overlay
 from overlayd.errors import OverlaydError
 from overlayd.host import fs
-from overlayd.host.credentials import may_mount
 from overlayd.host.mounts import Mount, mount_at
+from overlayd.host.propagation import may_mount
 from overlayd.host.sources import Source
 from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.operations import Operations
