@@ -52,10 +52,18 @@ def test_its_modules_are_compiled(engine: Engine) -> None:
     assert "health.cpython" in done.stdout
 
 
-def test_without_the_device_it_says_what_to_give(engine: Engine) -> None:
-    flags = ("--cap-add=SYS_ADMIN", f"--volume={engine.shared}:/shared:rshared")
-    done = engine.output(
-        *flags, OVERLAYD, "mount", "-f", "-o", "x-mount.mkdir", "--dir=/etc::/", "/shared/guest"
-    )
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [((), "/dev/fuse is missing"), (("--volume=/dev/fuse:/dev/fuse",), "operation not permitted")],
+    ids=["nothing", "a volume"],
+)
+def test_without_the_device_it_says_what_to_give(
+    engine: Engine, given: tuple[str, ...], reason: str
+) -> None:
+    """A volume gives the name and not the right, which is the device cgroup's."""
+    flags = (*given, "--cap-add=SYS_ADMIN", f"--volume={engine.shared}:/shared:rshared")
+    words = ("mount", "-f", "-o", "x-mount.mkdir", "--dir=/etc::/", "/shared/guest")
+    done = engine.output(*flags, OVERLAYD, *words)
     assert (done.returncode, done.stdout) == (1, "")
+    assert reason in done.stderr
     assert "--device /dev/fuse" in done.stderr
