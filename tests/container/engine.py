@@ -16,7 +16,7 @@ PATIENCE = 60.0
 """Seconds for what takes one."""
 
 # podman's own defaults are above what a machine without CAP_SYS_RESOURCE lets it set.
-_LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")
+LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")
 
 
 class Engine:
@@ -35,12 +35,12 @@ class Engine:
         checked = any(flag.startswith("--health-cmd=") for flag in flags)
         # Timers need systemd: the tests ask for a check when they want one.
         health = "--health-interval=disable" if checked else "--no-healthcheck"
-        self.box.podman("run", "--detach", f"--name={name}", *_LIMITS, health, *flags)
+        self.box.podman("run", "--detach", f"--name={name}", *LIMITS, health, *flags)
 
     def output(self, *flags: str) -> CompletedProcess[str]:
         """Run a container to its end."""
         alone = ("--network=none", "--no-healthcheck")
-        return self.box.try_podman("run", "--rm", *alone, *_LIMITS, *flags)
+        return self.box.try_podman("run", "--rm", *alone, *LIMITS, *flags)
 
     def inside(self, name: str, *command: str) -> CompletedProcess[str]:
         """Run COMMAND in the running container NAME."""
