@@ -78,8 +78,9 @@ class Engine:
         remove = ("rm", "--all", "--force", "--time=0")
         # Again, where one that shares a namespace of another's has to go before it.
         assert wait_until(lambda: self.box.try_podman(*remove).returncode == 0, PATIENCE)
-        while self.box.is_mounted(self.target):
-            self.box.run("umount", "--lazy", str(self.target))
+        for point in (self.target, self.project / "shared"):
+            while self.box.is_mounted(point):
+                self.box.run("umount", "--lazy", str(point))
         for place in (self.project, self.shared):
             inside = self.box.view(place)
             inside.mkdir(exist_ok=True)
