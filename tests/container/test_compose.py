@@ -178,8 +178,8 @@ def test_the_log_is_one_json_object_per_line(running: Engine) -> None:
     running.shell("guest", "touch /shared/guest/main")
     running.box.podman("stop", "overlayd")
     lines = [json.loads(line) for line in running.log("overlayd").splitlines()]
-    assert {line["level"] for line in lines} == {"info"}  # nothing to warn of
     messages = [str(line["message"]) for line in lines]
+    warnings = [str(line["message"]) for line in lines if line["level"] != "info"]
+    assert warnings and all("/main" in message for message in warnings)  # the denials, no more
     assert messages[0] == "serving /shared/guest"
     assert messages[-1] == "unmounting /shared/guest: SIGTERM"
-    assert any("/main" in message for message in messages[1:-1])
