@@ -63,7 +63,7 @@ class Sandbox:
         return Path(f"/proc/{self._keeper}/root{path}")
 
     def run(
-        self, *command: str, check: bool = True, seconds: float = SECONDS, **options: str
+        self, *command: str, check: bool = True, seconds: float = SECONDS
     ) -> CompletedProcess[str]:
         """Run COMMAND to its end; it must succeed if CHECK."""
         words = ["nsenter", f"--target={self._keeper}", "--mount", "--pid", "--", *command]
@@ -75,7 +75,6 @@ class Sandbox:
             timeout=seconds,
             check=False,
             env={**os.environ, "TMPDIR": f"{self.place}/store/tmp"},
-            **options,
         )
         if check:
             assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
@@ -83,13 +82,15 @@ class Sandbox:
 
     def podman(self, *arguments: str, check: bool = True, seconds: float = SECONDS) -> str:
         """What `podman ARGUMENTS` says."""
-        return self.run(*self._podman(), *arguments, check=check, seconds=seconds).stdout
+        return self.run(*self.podman_command, *arguments, check=check, seconds=seconds).stdout
 
     def try_podman(self, *arguments: str) -> CompletedProcess[str]:
         """`podman ARGUMENTS`, which may fail."""
-        return self.run(*self._podman(), *arguments, check=False)
+        return self.run(*self.podman_command, *arguments, check=False)
 
-    def _podman(self) -> list[str]:
+    @property
+    def podman_command(self) -> list[str]:
+        """podman with the sandbox's own storage."""
         store = f"{self.place}/store"
         command = ["podman", "--root", f"{store}/root", "--runroot", f"{store}/run"]
         command += ["--tmpdir", f"{store}/libpod", "--cgroup-manager=cgroupfs"]

@@ -24,6 +24,7 @@ from overlayd.core.overlay import Overlay
 from overlayd.errors import OverlaydError
 from overlayd.host import fs, libc
 from overlayd.host.mounts import Mount, mount_at
+from overlayd.host.propagation import may_mount
 from overlayd.host.sources import Source
 from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.operations import Operations
@@ -220,6 +221,11 @@ def _check_device() -> None:
             f"/dev/fuse cannot be opened: {(error.strerror or '').lower()};"
             " run as root, or give the container the device (--device /dev/fuse)"
         ) from None
+    if os.geteuid() == 0 and not may_mount():
+        raise OverlaydError(
+            "mounting needs CAP_SYS_ADMIN, which this process lacks although it is root;"
+            " give the container the capability (--cap-add SYS_ADMIN)"
+        )
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise OverlaydError(
             "mounting needs root, or fusermount3 (Debian package fuse3), which is not installed"
