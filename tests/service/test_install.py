@@ -30,7 +30,7 @@ INSTALLED = [
     f"{SHARE}/zsh/site-functions/_overlayd",
     "/etc/fish/completions/overlayd.fish",
     f"{SHARE}/overlayd/config.schema.json",
-    f"{SHARE}/overlayd/overlayd-guest@.service",
+    f"{PREFIX}/lib/systemd/system/overlayd-guest@.service",
     f"{PREFIX}/lib/systemd/system/overlayd@.service",
     "/etc/overlayd/example.toml",
 ]
