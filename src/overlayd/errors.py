@@ -1,8 +1,8 @@
 """Errors of both kinds: what is said to a person, and what is answered to the kernel.
 
 `OverlaydError` and its children carry one line for the operator and the exit status that goes
-with it (docs/errors.md); only `cli` prints them. The small constructors below make the `OSError`s
-that the core raises, so that no errno number stands in its logic.
+with it (docs/troubleshooting.md); only `cli` prints them. The small constructors below make the
+`OSError`s that the core raises, so that no errno number stands in its logic.
 
     OverlaydError         exit 1: it was understood and failed
       UsageError          exit 2: the command line or the configuration is wrong

@@ -17,7 +17,7 @@ from overlayd.table.report import Overlap, as_json, find_overlaps, tree_lines, w
 @click.option("--json", "as_program", is_flag=True, help="Print one JSON object.")
 @click.option("--strict", is_flag=True, help="Exit 1 if there is any warning.")
 def command(as_program: bool, strict: bool, **shared: Any) -> int:
-    """Print the merged table as a tree, every overlap and every alias; mounts nothing.
+    """Print the merged table as a tree, what masks what, and what is shown twice; mounts nothing.
 
     Exit status 2 for a table that could not be mounted.
     """

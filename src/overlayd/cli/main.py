@@ -28,6 +28,18 @@ _COMMANDS = {
 }
 
 
+_EPILOG = """\b
+Examples:
+  overlayd run --dir /srv/app::/ --dir /srv/lib::/lib::ro -- wasmtime run --dir {}::/ app.wasm
+  overlayd check --config /etc/overlayd/guest.toml
+  overlayd mount --config /etc/overlayd/guest.toml /run/guest
+
+\b
+Exit status: 0 done, 1 it failed, 2 the command line or the configuration is wrong.
+overlayd COMMAND --help tells what a command takes, man overlayd all of it.
+"""
+
+
 class _LazyGroup(click.Group):
     """Imports a command's module only when it is the one that runs."""
 
@@ -57,6 +69,7 @@ class _LazyGroup(click.Group):
 @click.command(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
 )
 @click.version_option(__version__, prog_name="overlayd")
 def cli() -> None:

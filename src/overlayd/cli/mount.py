@@ -42,7 +42,8 @@ def command(
 ) -> None:
     """Mount the namespace on TARGET; returns when it is live, leaving a daemon.
 
-    A dead overlayd mount on TARGET is cleared first.
+    TARGET is an empty directory; it may be left out where the configuration file names one. A dead
+    overlayd mount on it is cleared first.
     """
     request = Request(**shared).with_config()
     where = absolute_target(target, request)

@@ -40,14 +40,14 @@ _OPTION = re.compile(r'(?:[^",]|"[^"]*")+')
 @click.option("-f", "--fake", is_flag=True, help="Check everything, mount nothing.")
 @click.option("-n", "--no-mtab", is_flag=True, help="Accepted; there is no mtab.")
 @click.option("-s", "--sloppy", is_flag=True, help="Ignore mount options that nobody knows.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the overlayd command.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the overlayd command that is meant.")
 @click.option(
     "-o",
     "texts",
     multiple=True,
     metavar="OPTION[,OPTION...]",
-    help='dir="HOST::GUEST[::ro|rw]" (repeatable), config=FILE, replace, the options of overlayd'
-    " mount that take a value, without their dashes (cache=none), and those of its -o.",
+    help='dir="HOST::GUEST::ro" (repeatable), config=FILE, other options of overlayd mount without'
+    " their dashes (cache=none, allow_other), and those of its -o (ro, noatime, ...).",
 )
 @click.option("-t", "kind", metavar="TYPE", help="Accepted; overlayd or fuse.overlayd.")
 @click.argument("source")

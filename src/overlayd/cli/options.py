@@ -1,6 +1,6 @@
 """Options that several commands share, and the plan they add up to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -92,78 +92,87 @@ def open_table(request: Request) -> tuple[MountTable, tuple[Source, ...]]:
     return table, sources
 
 
+_TABLE_OPTIONS = (
+    click.option(
+        "--dir",
+        "dirs",
+        multiple=True,
+        metavar="HOST[::GUEST[::ro|rw]]",
+        shell_complete=completion.preopen,
+        help="Attach the host directory (or file) HOST at the guest path GUEST; writable"
+        " unless ::ro is given. Repeatable.",
+    ),
+    click.option(
+        "--config",
+        "config_path",
+        metavar="FILE",
+        shell_complete=completion.files,
+        help="Read a TOML file, see overlayd.toml(5); --dir adds to it.",
+    ),
+    click.option(
+        "--alias",
+        type=click.Choice(("ro-wins", "refuse")),
+        help="Where one host directory is shown both ro and rw: ro everywhere (ro-wins, the"
+        " default), or refuse to mount it.",
+    ),
+    click.option(
+        "--symlinks",
+        type=click.Choice(("rebase", "verbatim")),
+        help="What readlink returns: a target that stays inside the namespace (rebase, the"
+        " default), or the stored one.",
+    ),
+    click.option(
+        "--errors",
+        type=click.Choice(("posix", "wasi")),
+        help="wasi answers EPERM for EROFS, which wasmtime turns into EIO. Default: posix;"
+        " with run, wasi for wasmtime.",
+    ),
+    click.option(
+        "--cache",
+        metavar="coherent|none|SECONDS",
+        shell_complete=completion.cache_words,
+        help="How long the kernel may keep what it was told. Default: coherent, a change on"
+        " the host shows within 100 ms.",
+    ),
+)
+
+_DAEMON_OPTIONS = (
+    click.option(
+        "--allow-other/--no-allow-other",
+        default=None,
+        help="Let other users in, with ordinary permission checks. Default: only you.",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(("debug", "info", "warning", "error")),
+        help="The least that is logged. Default: info.",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice(("text", "json")),
+        help="How a line of the log looks. Default: text.",
+    ),
+    click.option(
+        "--log-file",
+        metavar="FILE",
+        shell_complete=completion.files,
+        help="Write the log there. Default: syslog, or stderr with mount -f.",
+    ),
+)
+
+
 def table_options(command: F) -> F:
     """--dir, --config and what decides how the namespace behaves."""
-    for option in reversed(
-        (
-            click.option(
-                "--dir",
-                "dirs",
-                multiple=True,
-                metavar="HOST[::GUEST[::ro|rw]]",
-                shell_complete=completion.preopen,
-                help="Attach the host directory (or file) HOST at GUEST. Repeatable.",
-            ),
-            click.option(
-                "--config",
-                "config_path",
-                metavar="FILE",
-                shell_complete=completion.files,
-                help="Read a TOML file; --dir adds to it.",
-            ),
-            click.option(
-                "--alias",
-                type=click.Choice(("ro-wins", "refuse")),
-                help="Where one host directory is shown ro and rw: ro everywhere (the default),"
-                " or refuse.",
-            ),
-            click.option(
-                "--symlinks",
-                type=click.Choice(("rebase", "verbatim")),
-                help="What readlink returns. Default: rebase, into the namespace.",
-            ),
-            click.option(
-                "--errors",
-                type=click.Choice(("posix", "wasi")),
-                help="wasi answers EPERM for EROFS, which wasmtime turns into EIO. Default: posix.",
-            ),
-            click.option(
-                "--cache",
-                metavar="coherent|none|SECONDS",
-                shell_complete=completion.cache_words,
-                help="What the kernel may keep, and how long. Default: coherent.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+    return _with(command, _TABLE_OPTIONS)
 
 
 def daemon_options(command: F) -> F:
     """What concerns the daemon behind a mount."""
-    for option in reversed(
-        (
-            click.option(
-                "--allow-other/--no-allow-other",
-                default=None,
-                help="Let other users in, with ordinary permission checks.",
-            ),
-            click.option(
-                "--log-level",
-                type=click.Choice(("debug", "info", "warning", "error")),
-                help="Default: info.",
-            ),
-            click.option(
-                "--log-format", type=click.Choice(("text", "json")), help="Default: text."
-            ),
-            click.option(
-                "--log-file",
-                metavar="FILE",
-                shell_complete=completion.files,
-                help="Write the log there.",
-            ),
-        )
-    ):
+    return _with(command, _DAEMON_OPTIONS)
+
+
+def _with(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    for option in reversed(options):
         command = option(command)
     return command
 

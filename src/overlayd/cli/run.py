@@ -28,7 +28,11 @@ from overlayd.table.runtimes import fill_in, read_command, runtime_of
 _WAIT_SECONDS = 10.0
 
 
-@click.command("run", context_settings={"allow_interspersed_args": False})
+@click.command(
+    "run",
+    context_settings={"allow_interspersed_args": False},
+    options_metavar="[OPTIONS] [--]",
+)
 @table_options
 @daemon_options
 @click.option("--keep-dirs", is_flag=True, help="Leave COMMAND's own directory options alone.")

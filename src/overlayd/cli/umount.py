@@ -15,10 +15,15 @@ _WAIT_SECONDS = 10.0
 
 
 @click.command("umount")
-@click.option("--lazy", is_flag=True, help="Detach a busy mount now; it goes when nobody uses it.")
+@click.option(
+    "--lazy", is_flag=True, help="Detach a busy mount now; its daemon goes when nobody uses it."
+)
 @click.argument("target", shell_complete=completion.mounted)
 def command(target: str, lazy: bool) -> None:
-    """Unmount TARGET and wait until its daemon has gone."""
+    """Unmount TARGET and wait until its daemon has gone.
+
+    Clears a dead mount too. Only overlayd's own mounts are touched.
+    """
     path = absolute_target(target, Request())
     shown = printable(path)
     mount = mount_at(path)
