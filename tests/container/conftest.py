@@ -12,6 +12,17 @@ from container.engine import Engine
 from container.image import build_images
 from container.sandbox import sandbox
 
+_SECONDS = 900
+"""For a test, the image's building included: half a minute where the machine has nothing else."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give whichever test comes first the time to build the image."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(_SECONDS))
+
 
 def _why_not() -> str | None:
     """What this machine lacks to run any container at all."""

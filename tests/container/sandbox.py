@@ -28,6 +28,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _KEEPER = """
 import os, signal, subprocess, sys
 place = sys.argv[1]
+# Where podman and runc write whatever they are told: runc's states, the cache of known layers.
+for directory in ("/run", "/var/lib"):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", directory], check=True)
 # What containers share with each other; / stays private, and so nothing comes out.
 for name, propagation in (("store", "private"), ("shared", "shared")):
     os.mkdir(f"{place}/{name}")
