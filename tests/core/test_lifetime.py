@@ -73,6 +73,14 @@ def test_a_removed_file_that_is_only_referred_to_can_still_be_looked_at(guest: G
     assert guest.attributes.getattr(number).stat.nlink == 0
 
 
+def test_the_same_of_a_file_that_was_renamed_before(guest: Guest) -> None:
+    """Its former name must not pass for one that is left."""
+    number = guest.number("/f")
+    guest.rename("/f", "/x/g")
+    guest.unlink("/x/g")
+    assert guest.attributes.getattr(number).stat.size == 4
+
+
 def test_a_removed_directory_still_answers(guest: Guest) -> None:
     """A process may have it as its working directory."""
     number = guest.number("/x")

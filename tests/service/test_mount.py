@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -238,13 +239,13 @@ def test_records_that_were_never_finished(tmp_path: Path, runtime_directory: Pat
     """Of a daemon killed while it wrote one; another may write its own at this moment."""
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     runtime_directory.mkdir(mode=0o700)
-    old, fresh = runtime_directory / "old.new", runtime_directory / "fresh.new"
-    for path in (old, fresh):
-        path.touch()
-    os.utime(old, (1, 1))
-    mount(target, source)
-    assert not old.exists() and fresh.exists()
-    fresh.unlink()
+    left, under_way = runtime_directory / "left.new", runtime_directory / "1.new"
+    left.touch()
+    with open(under_way, "w") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        mount(target, source)
+        assert not left.exists() and under_way.exists()
+    under_way.unlink()
     assert attempt("umount", str(target)).returncode == 0
 
 

@@ -19,7 +19,6 @@ from overlayd.errors import OverlaydError
 from overlayd.table.guest_path import printable
 
 _POLL_SECONDS = 0.01
-_WRITING_SECONDS = 60.0  # after which whoever wrote a record has been killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +73,9 @@ class Registration:
         """
         directory = _own_directory()
         self._path = directory / f"{record.device}.json"
-        # Not written in place: the daemon that had this device number may not be quite gone.
-        # By a name of its own: containers that share the directory have process ids in common.
         try:
             _sweep(directory)
-            self._fd, unfinished = tempfile.mkstemp(".new", "", directory)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(self._fd, _text(record))
-            os.rename(unfinished, self._path)
+            self._fd = _write(directory, self._path, record)
         except OSError as error:
             raise _unusable(directory, error) from None
 
@@ -107,6 +101,24 @@ class Registration:
         _remove_own(self._path, self._fd)
 
 
+def _write(directory: Path, path: Path, record: Record) -> int:
+    """Write *record*, locked from the moment it can be seen at *path*; its descriptor.
+
+    Not in place: the daemon that had this device number may not be quite gone. And by a name of its
+    own: containers that share the directory have process ids in common.
+    """
+    while True:
+        fd, unfinished = tempfile.mkstemp(".new", "", directory)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(fd, _text(record))
+            os.rename(unfinished, path)
+        except (BlockingIOError, FileNotFoundError):  # another one swept it before it was locked
+            os.close(fd)
+        else:
+            return fd
+
+
 def _text(record: Record) -> bytes:
     return json.dumps(asdict(record)).encode()
 
@@ -122,7 +134,7 @@ def _remove_own(path: Path, fd: int) -> None:
 
 def _sweep(directory: Path) -> None:
     """Remove records whose daemons were killed: nothing holds a lock on them."""
-    for path in directory.glob("*.json"):
+    for path in (*directory.glob("*.json"), *directory.glob("*.new")):
         with suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -134,9 +146,9 @@ def _sweep(directory: Path) -> None:
         if not path.with_suffix(".json").exists():
             with suppress(OSError):
                 os.unlink(path)
-    for path in directory.glob("*.new"):  # killed while it wrote
-        with suppress(OSError):
-            if time.time() - os.lstat(path).st_mtime > _WRITING_SECONDS:
+    for path in directory.glob("*.sock.new"):  # killed before it could be called
+        if not os.path.exists(f"/proc/{path.name.partition('.')[0]}"):
+            with suppress(OSError):
                 os.unlink(path)
 
 
