@@ -1,6 +1,7 @@
 """Tables: drawn where a person looks, plain columns where a program may."""
 
 import sys
+import os
 from collections.abc import Sequence
 
 import click
@@ -39,7 +40,9 @@ def _draw(headers: Row, rows: Sequence[Row], numbers: frozenset[str]) -> None:
         )
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(highlight=False).print(table)
+    # NO_COLOR takes rich's colours away and leaves its bold type.
+    plain = bool(os.environ.get("NO_COLOR"))
+    Console(highlight=False, color_system=None if plain else "auto").print(table)
 
 
 _STYLES = {"live": "green", "dead": "red", "no answer": "yellow", "ro": "cyan"}
