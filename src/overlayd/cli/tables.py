@@ -1,7 +1,7 @@
 """Tables: drawn where a person looks, plain columns where a program may."""
 
-import sys
 import os
+import sys
 from collections.abc import Sequence
 
 import click
