@@ -236,6 +236,21 @@ def test_names_come_and_go() -> None:
     assert node.places == []
 
 
+def test_a_node_that_was_forgotten_while_it_was_being_lent() -> None:
+    """A worker thread has looked it up, and the last reference comes back before it answers."""
+    table = node_table()
+    node = obtain(table)
+    table.lend(node)
+    assert table.forget(node.number, 1) is node
+    table.lend(node)
+    assert table.get(node.number) is node is table.find(NodeKey(9, 7))
+    assert table.forget(node.number, 1) is node
+    again = obtain(table)
+    assert again is not node and again.number == node.number
+    table.lend(node)
+    assert table.get(node.number) is again and again.lookups == 1
+
+
 def test_a_directory_has_one_name_and_remembers_its_parent() -> None:
     table = node_table()
     node = table.obtain(NodeKey(9, 5, ONE), status(DIRECTORY), None)

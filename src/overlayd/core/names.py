@@ -22,6 +22,8 @@ class Entry(NamedTuple):
     name: bytes
     attrs: Attrs
     cookie: int
+    node: Node | None = None
+    """What is lent once the entry is taken; None for `.` and `..`, which never are."""
 
 
 class Names:
@@ -90,7 +92,7 @@ class Names:
             except OSError:
                 space.nodes.discard_if_unused(node)
                 continue
-            yield Entry(name, attrs, index + 3)
+            yield Entry(name, attrs, index + 3, node)
 
     def _parent_attributes(self, node: Node) -> Attrs:
         """For `..`: of the directory above in the namespace; `/` is its own parent."""
@@ -108,14 +110,13 @@ class Names:
 
     def accept(self, entry: Entry) -> None:
         """The kernel took *entry*, and with it a reference to its node."""
-        if entry.cookie > 2:
-            self._namespace.nodes.lend(self._namespace.nodes.get(entry.attrs.number))
+        if entry.node is not None:
+            self._namespace.nodes.lend(entry.node)
 
     def refuse(self, entry: Entry) -> None:
         """*entry* did not fit; the next call begins with it."""
-        if entry.cookie > 2:
-            node = self._namespace.nodes.get(entry.attrs.number)
-            self._namespace.nodes.discard_if_unused(node)
+        if entry.node is not None:
+            self._namespace.nodes.discard_if_unused(entry.node)
 
     # -- making ---------------------------------------------------------------------------------
 

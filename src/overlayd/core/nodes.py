@@ -215,9 +215,18 @@ class NodeTable:
             return node
 
     def lend(self, node: Node, count: int = 1) -> None:
-        """Hand *count* references over to the kernel."""
+        """Hand *count* references over to the kernel.
+
+        A thread may have found *node* just before the kernel gave the last reference back; it is
+        put in again then, or whatever has taken its number meanwhile is lent in its place.
+        """
         with self._lock:
-            node.lookups += count
+            held = self._by_number.setdefault(node.number, node)
+            if held is node and node.position is not None:
+                self._by_position.setdefault(node.position, node)
+            elif held is node and node.key is not None and node.key != _GONE:
+                self._note_displaced(node, node.key)
+            held.lookups += count
 
     @contextmanager
     def lending(self, node: Node) -> Iterator[None]:
@@ -280,8 +289,7 @@ class NodeTable:
         with self._lock:
             self._unkey(node)
             node.key = key
-            if _natural_number(key) != node.number:
-                self._displaced[key] = node
+            self._note_displaced(node, key)
 
     # -- another table --------------------------------------------------------------------------
 
@@ -291,8 +299,8 @@ class NodeTable:
             node.position, node.mount = position, mount
             if position is not None:
                 self._by_position[position] = node
-            elif node.key is not None and _natural_number(node.key) != node.number:
-                self._displaced[node.key] = node
+            elif node.key is not None:
+                self._note_displaced(node, node.key)
 
     def retire(self, node: Node, mount: Attachment | None) -> None:
         """Let *node*, a directory, stand for nothing any more, until the kernel forgets it."""
@@ -327,8 +335,11 @@ class NodeTable:
     def _insert(self, node: Node) -> None:
         assert node.key is not None
         self._by_number[node.number] = node
-        if node.number != _natural_number(node.key):
-            self._displaced[node.key] = node
+        self._note_displaced(node, node.key)
+
+    def _note_displaced(self, node: Node, key: NodeKey) -> None:
+        if node.number != _natural_number(key):
+            self._displaced[key] = node
 
     def _unkey(self, node: Node) -> None:
         if node.key is not None and self._displaced.get(node.key) is node:
