@@ -1,5 +1,6 @@
 """Tables: drawn where a person looks, plain columns where a program may."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -39,7 +40,9 @@ def _draw(headers: Row, rows: Sequence[Row], numbers: frozenset[str]) -> None:
         )
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(highlight=False).print(table)
+    # rich takes NO_COLOR by the word and goes on with bold; whoever sets it wants plain text.
+    plain = bool(os.environ.get("NO_COLOR"))
+    Console(highlight=False, color_system=None if plain else "auto").print(table)
 
 
 _STYLES = {"live": "green", "dead": "red", "no answer": "yellow", "ro": "cyan"}
