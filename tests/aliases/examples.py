@@ -39,4 +39,4 @@ def _run(command: str, place: Path) -> str:
         timeout=60,
         check=False,
     )
-    return done.stdout
+    return done.stdout.replace(f"{place.resolve()}/", "/srv/")  # as if they were typed there
