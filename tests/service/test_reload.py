@@ -298,7 +298,7 @@ def test_what_stays_notices_nothing_while_preopens_come_and_go(place: Path) -> N
             assert process.returncode == 0, complaint
             log = (place / f"shared/guest{number}/log").read_text()
             assert log == "".join(f"{n}\n" for n in range(int(said)))
-        assert reloads > 8
+        assert reloads >= 4
 
 
 def test_reload_under_mutual_writers_revokes_in_time(place: Path) -> None:
