@@ -5,7 +5,7 @@ import os
 import threading
 
 from overlayd.host.mounts import mount_at
-from overlayd.service.target import is_ours
+from overlayd.service.target import DEAD_ERRORS, is_ours
 from overlayd.table.guest_path import NAME_MAX
 
 # The kernel passes on names of up to 1024 bytes (FUSE_NAME_MAX, fs/fuse/fuse_i.h) and remembers no
@@ -29,7 +29,7 @@ def unhealthy(target: str, seconds: float) -> str | None:
     asking.join(seconds)
     if not answers:
         return f"did not answer within {seconds:g} s"
-    if answers[0] == errno.ENOTCONN:
+    if answers[0] in DEAD_ERRORS:
         return "is dead: its daemon is gone; mount again, or clear it with overlayd umount"
     if answers[0] == errno.EACCES:
         return "may be looked at only by the user who mounted it (--allow-other lets others in)"

@@ -14,6 +14,9 @@ from overlayd.table.guest_path import printable
 
 _PROBE_SECONDS = 2.0
 
+DEAD_ERRORS = frozenset((errno.ENOTCONN, errno.ECONNABORTED))
+"""What the kernel answers for a mount whose daemon is gone; the latter to what was under way."""
+
 
 def prepare_target(
     target: str, *, replace: bool, allow_nonempty: bool, create_mode: int | None = None
@@ -109,7 +112,7 @@ def _is_dead(target: str) -> bool:
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_PROBE_SECONDS)
-    return bool(answers) and answers[0] in (errno.ENOTCONN, errno.ECONNABORTED)
+    return bool(answers) and answers[0] in DEAD_ERRORS
 
 
 def take_down(target: str, mount: Mount, *, lazy: bool = True) -> None:
