@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from overlayd.core.assembly import survey
 from overlayd.core.nodes import ROOT_NUMBER
 from overlayd.core.remount import Outdated
+from overlayd.host import fs
 from overlayd.host.sources import open_sources
 from overlayd.table.mount_tree import build_table
 from overlayd.table.preopen import parse_preopen
@@ -186,6 +187,24 @@ def test_an_alias_that_a_reload_makes_holds_for_open_handles(host: Path) -> None
     with guest.overlay.namespace.patience(), fails(errno.EROFS):
         guest.write("/alias", "no")
     assert (host / "lib/x").read_text() == "lib"
+
+
+def test_an_open_that_a_reload_overtook(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source keeps the open waiting while its preopen turns read-only."""
+    guest = Guest(f"{host}/app::/")
+    reopen = fs.reopen
+
+    def overtaken(path: fs.Fd, flags: int) -> fs.Fd:
+        monkeypatch.setattr(fs, "reopen", reopen)
+        remount(guest, f"{host}/app::/::ro")
+        return reopen(path, flags)
+
+    number = guest.number("/file")
+    monkeypatch.setattr(fs, "reopen", overtaken)
+    handle = guest.data.open(number, os.O_RDWR, guest.caller)
+    with fails(errno.EROFS):
+        guest.data.write(handle, 0, b"no")
+    assert (host / "app/file").read_text() == "app"
 
 
 # -- any table after any other ------------------------------------------------------------------

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from overlayd.core.access import Access, Held, screen_flags, wants_to_change
+from overlayd.core.assembly import Assembly
 from overlayd.core.attributes import Attributes
 from overlayd.core.handles import Handle
 from overlayd.core.names import Names
@@ -48,7 +49,7 @@ class Data:
     def _open(self, node: Node, flags: int, caller: Caller) -> Handle:
         """Pin the inode first, decide by it, then open that very inode."""
         space = self._namespace
-        host_flags = screen_flags(flags)
+        host_flags, assembly = screen_flags(flags), space.assembly
         if node.file_type == stat.S_IFDIR:
             raise eisdir()
         if node.file_type != stat.S_IFREG:  # the kernel opens FIFOs, sockets and devices itself
@@ -60,7 +61,19 @@ class Data:
             fd = space.cache.opening(lambda: fs.reopen(path, host_flags))
         if self._access.is_behind_read_only(node):
             fs.spare_atime(fd)
-        return space.handles.open(node, fd, host_flags, caller)
+        return self._hold(node, fd, host_flags, caller, assembly)
+
+    def _hold(
+        self, node: Node, fd: fs.Fd, flags: int, caller: Caller, assembly: Assembly
+    ) -> Handle:
+        """A handle on what was opened under *assembly*; what came after it is heeded, too.
+
+        A source may keep a thread waiting for so long that `revoke` has been there already.
+        """
+        handle = self._namespace.handles.open(node, fd, flags, caller)
+        if handle.writable and self._namespace.assembly is not assembly:
+            handle.revoked = self._access.judge(Held(node, fd)) is not None
+        return handle
 
     def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> Created:
         """Create and open a file; without O_EXCL, one that came to be meanwhile is opened."""
@@ -88,14 +101,14 @@ class Data:
         self, directory: Node, fd: fs.Fd, name: bytes, mode: int, flags: int, caller: Caller
     ) -> Created:
         space = self._namespace
-        host_flags = screen_flags(flags) & ~os.O_TRUNC
+        host_flags, assembly = screen_flags(flags) & ~os.O_TRUNC, space.assembly
         with space.credentials.acting_as(caller):
             opened = space.cache.opening(
                 lambda: fs.create_child(fd, name, host_flags, stat.S_IMODE(mode))
             )
         # By the open file, not by its name: the host may have moved it already.
         node, status = space.adopt_opened(directory, name, opened)
-        handle = space.handles.open(node, opened, host_flags, caller)
+        handle = self._hold(node, opened, host_flags, caller, assembly)
         attrs = self._attributes.describe(node, status)
         space.nodes.lend(node)
         return Created(handle.number, attrs)
