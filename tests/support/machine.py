@@ -195,12 +195,20 @@ class Machine:
         number, group = self.show(unit, "MainPID", "ControlGroup")
         if number == "0":
             return 0
-        for process in Path(f"{self._cgroup}{group}", "cgroup.procs").read_text().split():
-            status = Path(f"/proc/{process}/status").read_text()
-            numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))
-            if numbers.split()[-1] == number:
-                return int(process)
+        for process in self._processes(group):
+            with suppress(OSError):  # it has ended
+                status = Path(f"/proc/{process}/status").read_text()
+                numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+                if numbers.split()[-1] == number:
+                    return int(process)
         return 0
+
+    def _processes(self, group: str) -> list[str]:
+        """The processes in a control group, by their numbers out here."""
+        try:
+            return Path(f"{self._cgroup}{group}", "cgroup.procs").read_text().split()
+        except OSError:  # it went with the last of them
+            return []
 
     def kill(self, unit: str, number: signal.Signals) -> int:
         """Send a signal to the main process of UNIT; which one that was."""
