@@ -195,7 +195,7 @@ class Machine:
         number, group = self.show(unit, "MainPID", "ControlGroup")
         if number == "0":
             return 0
-        for process in self._processes(group):
+        for process in self._members(group):
             with suppress(OSError):  # it has ended
                 status = Path(f"/proc/{process}/status").read_text()
                 numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))
@@ -203,7 +203,7 @@ class Machine:
                     return int(process)
         return 0
 
-    def _processes(self, group: str) -> list[str]:
+    def _members(self, group: str) -> list[str]:
         """The processes in a control group, by their numbers out here."""
         try:
             return Path(f"{self._cgroup}{group}", "cgroup.procs").read_text().split()
