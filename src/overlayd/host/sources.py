@@ -62,18 +62,21 @@ def _guess_slip(preopen: Preopen) -> str:
     """What the operator may have meant: fields swapped, or another tool's single colon."""
     left, colon, right = preopen.host.partition(":")
     if colon and left and right:
-        host, guest = (left, right.partition(":")[0])
+        host, guest, mode = left, *f"{right}::".split(":")[:2]
         if not os.path.exists(host) and os.path.exists(guest):  # GUEST:HOST: WasmEdge, WAMR
             host, guest = guest, host
+        # What was to be read-only must not become writable by following the advice.
+        read_only = mode in ("ro", "readonly") or show(preopen.guest) == "/ro" or preopen.read_only
         return (
             "the separator is '::' and the host path comes first, as in"
-            f" --dir {printable(host)}::{printable(guest)}"
+            f" --dir {printable(host)}::{printable(guest)}{'::ro' if read_only else ''}"
         )
     guest_on_host = show(preopen.guest)
     if preopen.guest and preopen.host.startswith("/") and os.path.exists(guest_on_host):
+        mode = "::ro" if preopen.read_only else ""
         return (
             "the host path comes first; did you mean"
-            f" --dir {guest_on_host}::{printable(preopen.host)}?"
+            f" --dir {guest_on_host}::{printable(preopen.host)}{mode}?"
         )
     return "give an existing, readable directory or regular file"
 
