@@ -184,9 +184,8 @@ def read_timeout(_ctx: click.Context, _option: click.Parameter, text: str) -> fl
     except ValueError:
         seconds = 0
     if not 0 < seconds <= 3600:
-        raise UsageError(
-            f"--timeout {printable(text) or repr(text)}: give a number of seconds above 0, up to 3600"
-        )
+        shown = printable(text) or repr(text)
+        raise UsageError(f"--timeout {shown}: give a number of seconds above 0, up to 3600")
     return seconds
 
 
