@@ -310,6 +310,8 @@ def test_a_narrow_terminal_loses_no_column(target: Path, columns: str) -> None:
 
 def test_a_target_that_is_dead_or_none_at_all(tmp_path: Path, sources: list[Path]) -> None:
     with dead_mount(tmp_path, sources[0]) as dead:
+        as_source = complaint(attempt("check", "--dir", f"{dead}::/"), 2)
+        assert f"--dir {dead}::/: {dead}: " in as_source and "a dead mount lies there" in as_source
         assert "its daemon is gone; mount again" in complaint(attempt("status", str(dead)), 1)
         answer = told(str(dead), status=1)
         assert (answer["state"], answer["status"]) == ("dead", None)

@@ -1,5 +1,6 @@
 """Sources: the host side of each preopen, opened once and from then on known by its inode."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,13 @@ def _open_source(preopen: Preopen, base: str) -> tuple[fs.Fd, fs.HostStat]:
             raise _unusable(preopen, "is neither a directory nor a regular file")
         fs.reopen(fd, os.O_RDONLY)
     except OSError as error:
-        raise _unusable(preopen, (error.strerror or str(error)).lower()) from None
+        reason = (error.strerror or str(error)).lower()
+        if error.errno == errno.ENOTCONN:
+            raise UsageError(
+                f"{preopen.origin}: {printable(preopen.host)}: {reason};"
+                " a dead mount lies there: mount it again, or unmount it"
+            ) from None
+        raise _unusable(preopen, reason) from None
     return fd, status
 
 
