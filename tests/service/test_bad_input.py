@@ -50,6 +50,8 @@ TABLES = [
     Wrong("device", dirs("/dev/null::/x"), ["/dev/null", "neither a directory nor a regular file"]),
     Wrong("fifo", dirs("{t}/fifo::/x"), ["{t}/fifo", "neither a directory nor a regular file"]),
     Wrong("swapped", dirs("/guest::{a}"), ["--dir /guest::{a}", "did you mean --dir {a}::/guest"]),
+    Wrong("or misspelled", dirs("/no::{a}"), ["give an existing", "did you mean"]),
+    Wrong("closed, not swapped", dirs("{t}/fifo::{a}"), ["regular file; give an existing"]),
     Wrong("swapped, one colon", dirs("/guest:{a}"), ["'::'", "--dir {a}::/guest"]),
     Wrong("one colon", dirs("{a}:/guest"), ["'::'", "--dir {a}::/guest"]),
     Wrong("one colon, ro", dirs("{a}:/guest:ro"), ["'::'", "as in --dir {a}::/guest::ro"]),
@@ -130,6 +132,11 @@ FILES = {
     "bad cache": ('cache = "soon"\n[[dir]]\nhost = "a"\nguest = "/"\n', ["cache", "coherent"]),
     "cache is a truth": ("cache = true\n", ["cache", "expected"]),
     "missing source": ('[[dir]]\nhost = "no"\nguest = "/"\n', ["dir[0]", "/no"]),
+    "guest is on the host": (
+        '[[dir]]\nhost = "/no"\nguest = "/tmp"\n',
+        ["/no: no such", "regular file"],
+    ),
+    "colon": ('[[dir]]\nhost = "a:b"\nguest = "/tmp"\n', ["/a:b: no such", "regular file"]),
     "twice": (
         '[[dir]]\nhost = "a"\nguest = "/x"\n[[dir]]\nhost = "b"\nguest = "x/"\n',
         ["dir[0]", "dir[1]", "/x"],
@@ -146,6 +153,7 @@ def test_a_wrong_configuration_file(tmp_path: Path, content: str | bytes, says: 
     assert str(config) in line
     for words in says:
         assert words in line
+    assert "--dir" not in line
     assert not is_mounted(target)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from overlayd.table.guest_path import GuestPath, printable, show
 from overlayd.table.mount_tree import Branch, MountTable
 from overlayd.table.preopen import Preopen
 from overlayd.table.report import Covered
+
+_OF_A_FILE = re.compile(r": dir\[[0-9]+\]$")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +70,8 @@ def _unusable(preopen: Preopen, reason: str) -> UsageError:
 
 def _guess_slip(preopen: Preopen) -> str:
     """What the operator may have meant: fields swapped, or another tool's single colon."""
+    if _OF_A_FILE.search(preopen.origin):  # with a key for each field
+        return "give an existing, readable directory or regular file"
     left, colon, right = preopen.host.partition(":")
     if colon and left and right:
         host, guest, mode = left, *f"{right}::".split(":")[:2]
@@ -79,10 +84,13 @@ def _guess_slip(preopen: Preopen) -> str:
             f" --dir {printable(host)}::{printable(guest)}{'::ro' if read_only else ''}"
         )
     guest_on_host = show(preopen.guest)
-    if preopen.guest and preopen.host.startswith("/") and os.path.exists(guest_on_host):
+    absent = preopen.host.startswith("/") and not os.path.lexists(preopen.host)
+    if absent and preopen.guest and os.path.exists(guest_on_host):
+        # Or a slip in HOST, and a guest path such as /lib, which every host has.
         mode = "::ro" if preopen.read_only else ""
         return (
-            "the host path comes first; did you mean"
+            "give an existing, readable directory or regular file; the host path comes first:"
+            " did you mean"
             f" --dir {guest_on_host}::{printable(preopen.host)}{mode}?"
         )
     return "give an existing, readable directory or regular file"
