@@ -14,14 +14,14 @@ export PREFIX SYSCONFDIR SBINDIR DESTDIR
 .PHONY: help install uninstall demo test soak check format lint types fidelity clean
 
 help:
-	@echo "make install    PREFIX=/usr/local DESTDIR=: program, man pages, completions, units"
+	@echo "make install    program, man pages, completions, units below PREFIX=/usr/local (DESTDIR=)"
 	@echo "make uninstall  take that away again"
-	@echo "make demo    show the main job on real input: before, after, under a real wasmtime"
-	@echo "make test    run every test (root and /dev/fuse needed)"
-	@echo "make soak    mixed load for SECONDS=3600, and whether anything grew (root needed)"
-	@echo "make check   format, lint and type checks, then the tests"
-	@echo "make fidelity  run the behaviours and write docs/fidelity.md from them"
-	@echo "make clean   remove what the others made"
+	@echo "make demo       show the main job on real input: before, after, under a real wasmtime"
+	@echo "make test       run every test (root and /dev/fuse needed)"
+	@echo "make soak       mixed load for SECONDS=3600, and whether anything grew (root needed)"
+	@echo "make check      format, lint and type checks, then the tests"
+	@echo "make fidelity   run the behaviours and write docs/fidelity.md from them"
+	@echo "make clean      remove what the others made"
 
 # What can be set on make's command line is explained in tools/install.
 install uninstall:

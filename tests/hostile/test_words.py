@@ -244,7 +244,11 @@ def test_a_real_command_line_of_bytes(arguments: list[str | bytes]) -> None:
 def test_a_full_disk_below_the_output_is_one_line() -> None:
     with open("/dev/full", "w") as full:
         done = attempt_into(full.fileno())
-    assert done == (1, "overlayd: error: no space left on device\n")
+    assert done == (
+        1,
+        "overlayd: error: the output cannot be written: no space left on device;"
+        " send it to another place\n",
+    )
 
 
 def attempt_into(out: int) -> tuple[int, str]:

@@ -50,9 +50,13 @@ TABLES = [
     Wrong("device", dirs("/dev/null::/x"), ["/dev/null", "neither a directory nor a regular file"]),
     Wrong("fifo", dirs("{t}/fifo::/x"), ["{t}/fifo", "neither a directory nor a regular file"]),
     Wrong("swapped", dirs("/guest::{a}"), ["--dir /guest::{a}", "did you mean --dir {a}::/guest"]),
+    Wrong("or misspelled", dirs("/no::{a}"), ["give an existing", "did you mean"]),
+    Wrong("closed, not swapped", dirs("{t}/fifo::{a}"), ["regular file; give an existing"]),
     Wrong("swapped, one colon", dirs("/guest:{a}"), ["'::'", "--dir {a}::/guest"]),
     Wrong("one colon", dirs("{a}:/guest"), ["'::'", "--dir {a}::/guest"]),
-    Wrong("one colon, ro", dirs("{a}:/guest:ro"), ["'::'", "--dir {a}::/guest"]),
+    Wrong("one colon, ro", dirs("{a}:/guest:ro"), ["'::'", "as in --dir {a}::/guest::ro"]),
+    Wrong("one colon, then two", dirs("{a}:/guest::ro"), ["'::'", "as in --dir {a}::/guest::ro"]),
+    Wrong("swapped, ro", dirs("/guest::{a}::ro"), ["mean --dir {a}::/guest::ro?"]),
     Wrong("twice", dirs("{a}::/x", "{b}::/x"), ["{a}::/x", "{b}::/x", "both", "another"]),
     Wrong("twice, spelled apart", dirs("{a}::/x", "{b}::x//./"), ["{a}::/x", "{b}::x//./"]),
     Wrong("same entry twice", dirs("{a}::/", "{a}::/"), ["both are attached at /"]),
@@ -60,12 +64,17 @@ TABLES = [
     Wrong("through a link", dirs("{a}::/", "{b}::/link/x"), ["'link'", "symbolic link"]),
     Wrong("file at the root", dirs("{f}::/"), ["{f}", "regular file", "::/NAME"]),
     Wrong("below a file", dirs("{f}::/x", "{b}::/x/y"), ["{b}::/x/y", "{f}", "choose another"]),
+    Wrong("no name of a file", ["--config", ""], ["'': no such file", "configuration file"]),
     Wrong("last of many", dirs("{a}::/", "{b}::/b", "{t}/no::/c"), ["--dir {t}/no::/c"]),
 ]
 
 OPTIONS = [
     Wrong("unknown option", ["--no-such-option", *dirs("{a}::/")], ["--no-such-option", "--help"]),
-    Wrong("misspelled", ["--dirs", "{a}::/"], ["--dirs"]),
+    Wrong(
+        "misspelled",
+        ["--dirs", "{a}::/"],
+        ["'--dirs' (did you mean --dir", "?); see overlayd mount"],
+    ),
     Wrong("symlinks", ["--symlinks", "both", *dirs("{a}::/")], ["both", "rebase", "verbatim"]),
     Wrong("errors", ["--errors", "win", *dirs("{a}::/")], ["win", "posix", "wasi"]),
     Wrong("cache", ["--cache", "soon", *dirs("{a}::/")], ["--cache soon", "coherent", "none"]),
@@ -123,6 +132,11 @@ FILES = {
     "bad cache": ('cache = "soon"\n[[dir]]\nhost = "a"\nguest = "/"\n', ["cache", "coherent"]),
     "cache is a truth": ("cache = true\n", ["cache", "expected"]),
     "missing source": ('[[dir]]\nhost = "no"\nguest = "/"\n', ["dir[0]", "/no"]),
+    "guest is on the host": (
+        '[[dir]]\nhost = "/no"\nguest = "/tmp"\n',
+        ["/no: no such", "regular file"],
+    ),
+    "colon": ('[[dir]]\nhost = "a:b"\nguest = "/tmp"\n', ["/a:b: no such", "regular file"]),
     "twice": (
         '[[dir]]\nhost = "a"\nguest = "/x"\n[[dir]]\nhost = "b"\nguest = "x/"\n',
         ["dir[0]", "dir[1]", "/x"],
@@ -139,6 +153,7 @@ def test_a_wrong_configuration_file(tmp_path: Path, content: str | bytes, says: 
     assert str(config) in line
     for words in says:
         assert words in line
+    assert "--dir" not in line
     assert not is_mounted(target)
 
 
@@ -175,6 +190,27 @@ def test_an_entry_of_the_file_and_one_of_the_command_line_conflict(tmp_path: Pat
     config.write_text('[[dir]]\nhost = "a"\nguest = "/x"\n')
     line = complaint(attempt("check", "--config", str(config), *dirs(f"{tmp_path}/b::/x")), 2)
     assert f"{config}: dir[0]" in line and f"--dir {tmp_path}/b::/x" in line
+
+
+EMPTY_OR_NO_NUMBER = {
+    "umount": (["umount", ""], "TARGET is empty"),
+    "health": (["health", ""], "TARGET is empty"),
+    "explain": (["explain", "--dir", "/::/", ""], "'': the guest path is empty"),
+    "run": (["run", "--dir", "/::/", "--", ""], "'': command not found"),
+    "no seconds": (
+        ["health", "--timeout", "", "/"],
+        "--timeout '': give a number of seconds above 0",
+    ),
+    "no number": (["status", "--timeout", "5s"], "--timeout 5s: give a number of seconds above 0"),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), EMPTY_OR_NO_NUMBER.values(), ids=EMPTY_OR_NO_NUMBER.keys()
+)
+def test_what_is_empty_or_no_number_is_named(arguments: list[str], says: str) -> None:
+    line = complaint(attempt(*arguments), 127 if arguments[0] == "run" else 2)
+    assert line.startswith(says)
 
 
 def test_no_target_and_no_command(tmp_path: Path) -> None:

@@ -171,6 +171,11 @@ def test_a_source_with_a_slash_is_a_configuration_file() -> None:
     assert "--config" not in words_of("rw", source="guest")
 
 
+def test_a_quote_that_is_not_closed() -> None:
+    with pytest.raises(UsageError, match="a double quote is not closed"):
+        words_of('dir="/srv/a,b::/')
+
+
 @pytest.mark.parametrize("text", ["dir", "dir=", 'dir=""', "cache"])
 def test_a_value_that_is_missing(text: str) -> None:
     with pytest.raises(UsageError, match="needs a value, as in"):

@@ -194,6 +194,10 @@ def test_settings_change_live_and_others_say_when(place: Path) -> None:
             file.write("allow_other = true\n" + text)
         answer = json.loads(overlayd("reload", "--json", str(mount.top)))
         assert answer["remount_needed"] == ["allow_other"]
+        told = json.loads(overlayd("status", "--json", str(mount.top)))
+        assert told["status"]["settings"]["allow_other"] is False
+        answer = json.loads(overlayd("reload", "--json", str(mount.top)))
+        assert answer["remount_needed"] == ["allow_other"], "it still is"
 
 
 def test_sighup_reloads(place: Path) -> None:
@@ -213,7 +217,9 @@ def test_the_host_put_another_directory_in_place(place: Path) -> None:
         os.rename(place / "lib", place / "lib.old")
         plant(place / "lib", "x=replaced")
         assert (mount.top / "lib/x").read_text() == "lib", "a source is known by its inode"
-        assert mount.reload("app::/", "lib::/lib") == ["/lib: what is there now is another one"]
+        assert mount.reload("app::/", "lib::/lib") == [
+            "/lib: its host path holds another one now, which shows"
+        ]
         assert (mount.top / "lib/x").read_text() == "replaced"
 
 

@@ -301,8 +301,17 @@ def test_colours_on_a_terminal_alone_and_none_where_they_are_not_wanted(target: 
     assert "\x1b" not in attempt("status", str(target)).stdout
 
 
+@pytest.mark.parametrize("columns", ["20", "60", "80", "200"])
+def test_a_narrow_terminal_loses_no_column(target: Path, columns: str) -> None:
+    drawn = on_a_terminal("status", NO_COLOR="1", COLUMNS=columns)
+    assert {"TARGET", "STATE", "UPTIME", "PREOPENS", "DENIED"} <= set(drawn.split())
+    assert "live" in drawn.split() and str(daemon_of(target)) in drawn.split()
+
+
 def test_a_target_that_is_dead_or_none_at_all(tmp_path: Path, sources: list[Path]) -> None:
     with dead_mount(tmp_path, sources[0]) as dead:
+        as_source = complaint(attempt("check", "--dir", f"{dead}::/"), 2)
+        assert f"--dir {dead}::/: {dead}: " in as_source and "a dead mount lies there" in as_source
         assert "its daemon is gone; mount again" in complaint(attempt("status", str(dead)), 1)
         answer = told(str(dead), status=1)
         assert (answer["state"], answer["status"]) == ("dead", None)

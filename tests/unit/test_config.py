@@ -68,6 +68,10 @@ def test_an_empty_file_decides_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, "") == ConfigFile()
 
 
+def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path: Path) -> None:
+    assert read(tmp_path, '\ufeffalias = "refuse"').alias == "refuse"
+
+
 @pytest.mark.parametrize("cache", ['"coherent"', '"none"', "0", "2", "0.5"])
 def test_spellings_of_cache(tmp_path: Path, cache: str) -> None:
     assert read(tmp_path, f"cache = {cache}").cache is not None

@@ -18,7 +18,7 @@ def record_of(target: str) -> Record:
     shown = printable(path)
     if mount is not None and not is_ours(mount):
         raise OverlaydError(
-            f"{shown} holds a {printable(mount.fs_type)} mount, which is none of overlayd's"
+            f"{shown} holds a mount of type {printable(mount.fs_type)}, which is none of overlayd's"
         )
     record = find_record(path, mount.dev if mount is not None else None)
     if record is None and mount is None:

@@ -1,5 +1,6 @@
 """The `overlayd` command: dispatch, and the one place where errors become a line and a status."""
 
+import errno
 import os
 import signal
 import sys
@@ -132,13 +133,23 @@ def complaining(program: str, action: Callable[[], object]) -> int:
         click.echo(error.format_message(), err=True)
         return UsageError.exit_code
     except click.UsageError as error:
-        hint = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
-        words = " ".join(error.format_message().split()).rstrip(".")
-        return complain(words[:1].lower() + words[1:] + hint, UsageError.exit_code)
+        return complain(_in_our_words(error), UsageError.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return complain("interrupted", OverlaydError.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         return OverlaydError.exit_code
-    except OSError as error:  # the output's disk is full, for one
-        return complain((error.strerror or str(error)).lower(), OverlaydError.exit_code)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        if error.errno == errno.ENOSPC:
+            reason = f"the output cannot be written: {reason}; send it to another place"
+        return complain(reason, OverlaydError.exit_code)
+
+
+def _in_our_words(error: click.UsageError) -> str:
+    """click's sentences as one, with the way to the help."""
+    likely = getattr(error, "possibilities", None)
+    words = " ".join((error.message if likely else error.format_message()).split()).rstrip(".")
+    guess = f" (did you mean {' or '.join(likely)}?)" if likely else ""
+    hint = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
+    return words[:1].lower() + words[1:] + guess + hint

@@ -17,6 +17,7 @@ from overlayd.cli import mount
 from overlayd.cli.options import Request, absolute_target, open_table
 from overlayd.errors import OverlaydError, UsageError
 from overlayd.service.mount_options import parse_mount_options
+from overlayd.table.guest_path import printable
 
 _PROGRAM = "mount.overlayd"
 _WRONGLY_CALLED = 1
@@ -91,6 +92,9 @@ def translate(
     dropped: list[str] = []
     if "/" in source:  # a name without one is what fstab has for things that are no device
         arguments += ["--config", source]
+    for text in texts:
+        if text.count('"') % 2:
+            raise UsageError(f"-o {printable(text)}: a double quote is not closed; add it")
     words = [word for text in texts for word in _OPTION.findall(text)]
     if "remount" in words:
         raise OverlaydError(

@@ -177,9 +177,23 @@ def _with(command: F, options: Sequence[Callable[[F], F]]) -> F:
     return command
 
 
+def read_timeout(_ctx: click.Context, _option: click.Parameter, text: str) -> float:
+    """The value of --timeout, in seconds. Raises UsageError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= 3600:
+        shown = printable(text) or repr(text)
+        raise UsageError(f"--timeout {shown}: give a number of seconds above 0, up to 3600")
+    return seconds
+
+
 def absolute_target(target: str | None, request: Request) -> str:
     """The target from the command line or the file, absolute. Raises UsageError."""
     chosen = target if target is not None else request.config.target
+    if target == "":
+        raise UsageError("TARGET is empty; name a directory")
     if not chosen:
         raise UsageError("no target: name a directory to mount on, or set target in the file")
     if "\0" in chosen:

@@ -7,6 +7,7 @@ import click
 
 from overlayd.cli import completion
 from overlayd.cli.live import record_of
+from overlayd.cli.options import read_timeout
 from overlayd.cli.tables import amount, duration, show_table
 from overlayd.errors import OverlaydError, UsageError
 from overlayd.service.survey import Seen, State, look_at, survey
@@ -21,8 +22,8 @@ _NUMBERS = frozenset(("PID", "PREOPENS", "OPEN", "OPS", "READ", "WRITTEN", "DENI
 @click.option(
     "--timeout",
     "seconds",
-    type=float,
-    default=5.0,
+    callback=read_timeout,
+    default="5",
     metavar="SECONDS",
     help="How long to wait for a daemon. Default: 5.",
 )
@@ -32,8 +33,6 @@ def command(target: str | None, as_program: bool, metrics: bool, seconds: float)
 
     Exit status 1 where TARGET is named and is dead or does not answer.
     """
-    if not 0 < seconds <= 3600:
-        raise UsageError(f"--timeout {seconds:g}: give a number of seconds above 0, up to 3600")
     if as_program and metrics:
         raise UsageError("--json and --metrics: give one of them")
     seen = survey(seconds) if target is None else [look_at(record_of(target), seconds)]

@@ -28,22 +28,35 @@ def _draw(headers: Row, rows: Sequence[Row], numbers: frozenset[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in headers:
-        right = header in numbers
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    widths = [max(len(row[i]) for row in (headers, *rows)) for i in range(len(headers))]
+    least = [
+        width if width <= _FOLDED else max(_FOLDED, len(h))
+        for h, width in zip(headers, widths, strict=True)
+    ]
+    for header, width in zip(headers, least, strict=True):
         table.add_column(
             Text(header, style="bold"),
-            justify="right" if right else "left",
-            no_wrap=right,
-            min_width=len(header),
+            justify="right" if header in numbers else "left",
+            min_width=width,
             overflow="fold",
         )
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     # NO_COLOR takes rich's colours away and leaves its bold type.
     plain = bool(os.environ.get("NO_COLOR"))
-    Console(highlight=False, color_system=None if plain else "auto").print(table)
+    console = Console(highlight=False, color_system=None if plain else "auto")
+    if console.width < sum(least) + _BETWEEN * len(least):
+        # rich would leave out columns: have the terminal break the lines instead.
+        console.width = sum(widths) + _BETWEEN * len(widths)
+    console.print(table)
 
+
+_FOLDED = 12
+"""Columns: what is longer, a path that is, may be folded where the terminal is narrow."""
+
+_BETWEEN = 2
+"""Columns from one cell to the next, the edges taken together as one gap."""
 
 _STYLES = {"live": "green", "dead": "red", "no answer": "yellow", "ro": "cyan"}
 

@@ -31,8 +31,8 @@ def command(target: str, lazy: bool) -> None:
         raise OverlaydError(f"{shown} is not mounted")
     if not is_ours(mount):
         raise OverlaydError(
-            f"{shown} holds a {printable(mount.fs_type)} mount, which is none of overlayd's;"
-            f" use umount {shown}"
+            f"{shown} holds a mount of type {printable(mount.fs_type)},"
+            f" which is none of overlayd's; use umount {shown}"
         )
     daemon = DaemonWatch(mount.dev)
     take_down(path, mount, lazy=lazy)

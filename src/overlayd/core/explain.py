@@ -51,8 +51,10 @@ def explain_text(
     try:
         path = parse_guest_path(text)
     except ValueError as error:
-        words = f"{printable(text)}: {printable(str(error))}; write it out without '..'"
-        raise UsageError(words) from None
+        raise UsageError(
+            f"{printable(text) or repr(text)}: {printable(str(error))};"
+            " write it out as an absolute path without '..'"
+        ) from None
     try:
         return explain(namespace, access, path, visited)
     except OSError as error:

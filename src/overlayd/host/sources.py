@@ -1,6 +1,8 @@
 """Sources: the host side of each preopen, opened once and from then on known by its inode."""
 
+import errno
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from overlayd.table.guest_path import GuestPath, printable, show
 from overlayd.table.mount_tree import Branch, MountTable
 from overlayd.table.preopen import Preopen
 from overlayd.table.report import Covered
+
+_OF_A_FILE = re.compile(r": dir\[[0-9]+\]$")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +53,13 @@ def _open_source(preopen: Preopen, base: str) -> tuple[fs.Fd, fs.HostStat]:
             raise _unusable(preopen, "is neither a directory nor a regular file")
         fs.reopen(fd, os.O_RDONLY)
     except OSError as error:
-        raise _unusable(preopen, (error.strerror or str(error)).lower()) from None
+        reason = (error.strerror or str(error)).lower()
+        if error.errno == errno.ENOTCONN:
+            raise UsageError(
+                f"{preopen.origin}: {printable(preopen.host)}: {reason};"
+                " a dead mount lies there: mount it again, or unmount it"
+            ) from None
+        raise _unusable(preopen, reason) from None
     return fd, status
 
 
@@ -60,20 +70,28 @@ def _unusable(preopen: Preopen, reason: str) -> UsageError:
 
 def _guess_slip(preopen: Preopen) -> str:
     """What the operator may have meant: fields swapped, or another tool's single colon."""
+    if _OF_A_FILE.search(preopen.origin):  # with a key for each field
+        return "give an existing, readable directory or regular file"
     left, colon, right = preopen.host.partition(":")
     if colon and left and right:
-        host, guest = (left, right.partition(":")[0])
+        host, guest, mode = left, *f"{right}::".split(":")[:2]
         if not os.path.exists(host) and os.path.exists(guest):  # GUEST:HOST: WasmEdge, WAMR
             host, guest = guest, host
+        # What was to be read-only must not become writable by following the advice.
+        read_only = mode in ("ro", "readonly") or show(preopen.guest) == "/ro" or preopen.read_only
         return (
             "the separator is '::' and the host path comes first, as in"
-            f" --dir {printable(host)}::{printable(guest)}"
+            f" --dir {printable(host)}::{printable(guest)}{'::ro' if read_only else ''}"
         )
     guest_on_host = show(preopen.guest)
-    if preopen.guest and preopen.host.startswith("/") and os.path.exists(guest_on_host):
+    absent = preopen.host.startswith("/") and not os.path.lexists(preopen.host)
+    if absent and preopen.guest and os.path.exists(guest_on_host):
+        # Or a slip in HOST, and a guest path such as /lib, which every host has.
+        mode = "::ro" if preopen.read_only else ""
         return (
-            "the host path comes first; did you mean"
-            f" --dir {guest_on_host}::{printable(preopen.host)}?"
+            "give an existing, readable directory or regular file; the host path comes first:"
+            " did you mean"
+            f" --dir {guest_on_host}::{printable(preopen.host)}{mode}?"
         )
     return "give an existing, readable directory or regular file"
 

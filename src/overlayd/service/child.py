@@ -105,7 +105,10 @@ def _give_terminal_back(child: int) -> None:
 def _spawn(
     arguments: list[str], environment: dict[str, str], mask: set[int | signal.Signals]
 ) -> int:
+    name = printable(arguments[0]) or repr(arguments[0])
     try:
+        if not arguments[0]:  # posix_spawnp would complain of the call
+            raise FileNotFoundError
         return os.posix_spawnp(
             arguments[0],
             arguments,
@@ -114,9 +117,7 @@ def _spawn(
             setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores both
         )
     except FileNotFoundError:
-        raise CommandNotStarted(
-            f"{printable(arguments[0])}: command not found", _NOT_FOUND
-        ) from None
+        raise CommandNotStarted(f"{name}: command not found", _NOT_FOUND) from None
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise CommandNotStarted(f"{printable(arguments[0])}: {reason}", _NOT_EXECUTABLE) from None
+        raise CommandNotStarted(f"{name}: {reason}", _NOT_EXECUTABLE) from None

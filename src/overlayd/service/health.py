@@ -22,7 +22,7 @@ def unhealthy(target: str, seconds: float) -> str | None:
     if mount is None:
         return "is not mounted"
     if not is_ours(mount):
-        return f"holds a {mount.fs_type} mount, which is none of overlayd's"
+        return f"holds a mount of type {mount.fs_type}, which is none of overlayd's"
     answers: list[int] = []
     asking = threading.Thread(target=lambda: answers.append(ask(target)), daemon=True)
     asking.start()

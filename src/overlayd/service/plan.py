@@ -1,5 +1,6 @@
 """Everything one mount needs to know, settled before anything is mounted."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -50,5 +51,7 @@ class MountPlan:
         """The settings that differ in *other* and that only a new mount can change."""
         if self.allow_other != other.allow_other:
             yield "allow_other"
-        if self.target != other.target:
-            yield "target"
+
+    def as_mounted(self, mounted: "MountPlan") -> "MountPlan":
+        """This plan, with what only a new mount can change as *mounted* has it."""
+        return dataclasses.replace(self, allow_other=mounted.allow_other)

@@ -128,8 +128,8 @@ class Reloader:
         self._overlay.namespace.rules = plan.rules
         self._operations.configure(plan.cache, plan.errors)
         logging.getLogger().setLevel(plan.log_level.upper())
-        self.plan = plan
-        self._record(plan)
+        self.plan = plan.as_mounted(self.plan)
+        self._record(self.plan)
 
     async def _tell_kernel(self, outdated: Outdated) -> None:
         """Have the kernel forget what it was told; may wait for a lookup that is under way."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import shutil
 import subprocess
 import threading
@@ -35,7 +36,8 @@ def prepare_target(
     try:
         entries = os.listdir(target)
     except FileNotFoundError:
-        raise OverlaydError(f"target {shown} does not exist; create it: mkdir -p {shown}") from None
+        made = printable(shlex.quote(target))
+        raise OverlaydError(f"target {shown} does not exist; create it: mkdir -p {made}") from None
     except NotADirectoryError:
         raise OverlaydError(f"target {shown} is not a directory; name an empty one") from None
     except OSError as error:

@@ -1,5 +1,6 @@
 """The TOML configuration file (SPEC.md section 9): the same keys as the options."""
 
+import errno
 import os
 import re
 import tomllib
@@ -34,7 +35,7 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     # None: the command line or the default decides.
     target: Annotated[
-        str | None, _key("The directory to mount on, where the command line names none.")
+        str | None, _key("The directory to mount on, absolute, where the command line names none.")
     ] = None
     alias: Annotated[
         Literal["ro-wins", "refuse"] | None,
@@ -120,13 +121,15 @@ def read_config(path: str) -> ConfigFile:
 
 
 def _read(path: str) -> str:
-    shown = printable(path)
+    shown = printable(path) or repr(path)
     try:
+        if not path:  # which Path takes for the working directory
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with Path(path).open("rb") as file:
             text = file.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
             raise UsageError(f"{shown}: is no configuration file: it is larger than 16 MiB")
-        return text.decode()
+        return text.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError:
         raise UsageError(f"{shown}: is not TOML: it is not UTF-8 text") from None
     except (OSError, ValueError) as error:

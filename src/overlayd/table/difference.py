@@ -29,7 +29,9 @@ class Difference:
         yield from (f"added {entry}" for entry in self.added)
         yield from (f"removed {entry}" for entry in self.removed)
         yield from (f"changed {before} to {after}" for before, after in self.changed)
-        yield from (f"{entry}: what is there now is another one" for entry in self.replaced)
+        yield from (
+            f"{entry}: its host path holds another one now, which shows" for entry in self.replaced
+        )
         yield from (f"{name}: {before}, now {after}" for name, before, after in self.settings)
         yield from (f"{name}: takes effect with the next mount" for name in self.remount_needed)
 

@@ -34,7 +34,7 @@ def parse_preopen(text: str, origin: str | None = None) -> Preopen:
 
     Raises UsageError, naming the entry and the cure, for whatever the grammar does not allow.
     """
-    origin = origin or f"--dir {printable(text)}"
+    origin = origin or f"--dir {printable(text) or repr(text)}"
     fields = text.split(_SEPARATOR)
     if len(fields) > 3:
         raise UsageError(
