@@ -36,7 +36,9 @@ def remount(guest: Guest, *dirs: str) -> Outdated:
     outdated = guest.overlay.remount(survey(table, open_sources(table)))
     guest.overlay.settle()
     with guest.overlay.namespace.patience():
-        guest.overlay.data.revoke()
+        for handles in guest.overlay.data.writers().values():
+            for handle in handles:
+                guest.overlay.data.revoke(handle)
     return outdated
 
 

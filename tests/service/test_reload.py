@@ -245,6 +245,49 @@ def test_a_stuck_source_holds_up_no_reload_for_long(
                 reader.wait(20)
 
 
+HOLD = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+print("open", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held_open_for_writing(path: Path) -> Iterator[None]:
+    """By another process: where its source is stuck, a fork of ours would wait to close it."""
+    code = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"open\n"
+        yield
+
+
+@pytest.mark.parametrize("mood", ["stuck", "failing"])
+def test_a_sick_source_with_a_writer_is_taken_out(place: Path, mood: str) -> None:
+    """What it says, or does not, of its open file keeps no reload from the other files."""
+    with moody_source(place / "moody") as moody:
+        (moody.path / "file").write_bytes(b"sick")
+        sick = f"{moody.path}::/sick"
+        with live(place, "app::/", sick) as mount:
+            with held_open_for_writing(mount.top / "sick/file"):
+                ours = os.open(mount.top / "file", os.O_RDWR)
+                if mood == "stuck":
+                    moody.order(delays={"*": 3600.0})
+                else:
+                    moody.order(errors={"getattr": errno.EIO})
+                try:
+                    mount.write("app::/::ro")
+                    os.kill(daemon_of(mount.top), signal.SIGHUP)
+                    assert wait_until(lambda: outcome(os.pwrite, ours, b"app", 0) == "EROFS")
+                    assert mount.reload("app::/") == [
+                        f"changed {place}/app::/::ro to {place}/app::/::rw"
+                    ]
+                    assert os.pwrite(ours, b"app", 0) == 3
+                finally:
+                    moody.order()
+                    os.close(ours)
+
+
 CHURN = """
 import os, sys, time
 top, own, deadline = sys.argv[1], sys.argv[2], time.monotonic() + float(sys.argv[3])
