@@ -50,8 +50,18 @@ class Attachment:
     def gone_twin(self) -> "Attachment":
         """What a directory of this source counts as provided by once it is no longer shown."""
         twin = Attachment(self.source)
-        twin.gone = twin.read_only = True
+        twin.read_only = True
+        twin.end()
         return twin
+
+    def end(self) -> None:
+        """Note that nothing is looked up in it any more.
+
+        An open stream still lists what it holds, apart from the same directories where they are
+        shown anew.
+        """
+        self.gone = True
+        self.seed = path_seed(b"gone", self.source.preopen.guest)
 
     def still_is(self, source: Source) -> bool:
         """Whether *source* is the same host object, reached through the same host mount."""

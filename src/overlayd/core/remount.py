@@ -46,7 +46,8 @@ def remount(namespace: Namespace, assembly: Assembly) -> Outdated:
     former = namespace.assembly
     present = frozenset(assembly.attachments)
     for attachment in former.attachments:
-        attachment.gone = attachment not in present
+        if attachment not in present:
+            attachment.end()
     names = set(_changed_places(namespace, former.root, assembly.root))
     settling = _Settling(namespace, assembly.root)
     settling.run()
@@ -130,7 +131,7 @@ class _Settling:
 
     def _settle_directory(self, node: Node, fate: _Fate) -> None:
         same_mount = fate.lives and fate.mount is node.mount
-        if same_mount and fate.position is node.position:
+        if (same_mount and fate.position is node.position) or self._nodes.is_retired(node):
             return
         if not same_mount or (fate.position is None) != (node.position is None):
             self._outdate(node)
@@ -143,8 +144,8 @@ class _Settling:
             return
         # The place is the same and another directory is there now; streams keep what they opened.
         left = self._nodes.part(node, self._gone(node.mount))
-        self._namespace.handles.move(node, left)
         self._nodes.settle(node, fate.position, fate.mount)
+        self._namespace.handles.move(node, left)
         self._namespace.back(node)
 
     def _outdate(self, node: Node) -> None:

@@ -4,6 +4,8 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pyfuse3
@@ -148,7 +150,7 @@ class Reloader:
         """Have the kernel forget what it was told; may wait for a lookup that is under way."""
         with trio.move_on_after(_SECONDS) as limit:
             await trio.to_thread.run_sync(
-                *(_invalidate, outdated.names, outdated.inodes),
+                partial(_invalidate, outdated.names, outdated.inodes),
                 abandon_on_cancel=True,
                 limiter=self._kernel_threads,
             )
@@ -160,6 +162,10 @@ class Reloader:
         async with trio.open_nursery() as nursery:
             for device, handles in self._overlay.data.writers().items():
                 nursery.start_soon(self._revoke_on, device, handles)
+        with trio.move_on_after(_SECONDS), suppress(OSError):
+            await trio.to_thread.run_sync(
+                self._overlay.access.catch_up, abandon_on_cancel=True, limiter=self._source_threads
+            )
         revoked = sum(handle.revoked for handle in self._overlay.namespace.handles)
         if revoked:
             log.info("%d open files take no more writes: they are read-only now", revoked)
