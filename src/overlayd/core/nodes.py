@@ -191,10 +191,16 @@ class NodeTable:
         return self._by_position.get(position)
 
     def obtain_position(self, position: Position, mount: Attachment | None) -> Node:
-        """The directory at a position of the mount tree; not yet lent."""
+        """The directory at a position of the mount tree; not yet lent.
+
+        Raises ESTALE where a request that was overtaken by another table comes upon one of the
+        former tree.
+        """
         with self._lock:
             node = self._by_position.get(position)
             if node is None:
+                if position.gone:
+                    raise estale()
                 number = _path_number(position.path)
                 while number in self._by_number:
                     number = _next_number(number)

@@ -48,6 +48,9 @@ def remount(namespace: Namespace, assembly: Assembly) -> Outdated:
     for attachment in former.attachments:
         if attachment not in present:
             attachment.end()
+    if former is not assembly:
+        for position in former.root.walk():
+            position.gone = True
     names = set(_changed_places(namespace, former.root, assembly.root))
     settling = _Settling(namespace, assembly.root)
     settling.run()
@@ -70,13 +73,7 @@ def _changed_places(
 
 
 def _mounts_by_path(root: Position) -> dict[GuestPath, Attachment | None]:
-    found = {}
-    pending = [root]
-    while pending:
-        position = pending.pop()
-        found[position.path] = position.mount
-        pending.extend(position.children.values())
-    return found
+    return {position.path: position.mount for position in root.walk()}
 
 
 class _Settling:
