@@ -287,6 +287,25 @@ def test_a_sick_source_with_a_writer_is_taken_out(place: Path, mood: str) -> Non
                 os.close(ours)
 
 
+def test_a_lookup_that_waits_for_ever_keeps_no_reload_in_the_kernel(place: Path) -> None:
+    """There nothing could end it, nor the daemon; and what asks each time need not be told."""
+    with moody_source(place / "moody") as moody:
+        (moody.path / "file").write_bytes(b"slow")
+        slow = f"{moody.path}::/slow"
+        with live(place, "app::/", slow) as mount:
+            os.stat(mount.top / "slow/file")
+            moody.order(delays={"*": 3600.0})
+            guest = subprocess.Popen(["stat", mount.top / "slow/other"], stderr=subprocess.DEVNULL)
+            try:
+                assert wait_until(lambda: Path(f"/proc/{guest.pid}/wchan").read_text() != "0")
+                mount.reload("app::/")
+                assert "the kernel still waits" not in mount.log.read_text()
+                assert outcome(os.stat, mount.top / "slow") == "ENOENT"
+            finally:
+                moody.order()
+                guest.wait(20)
+
+
 def test_a_removed_source_is_let_go_of(place: Path) -> None:
     """The host may unmount it: what read-only files were judged by does not keep it open."""
     with live(place, "app::/", "lib::/lib::ro") as mount:

@@ -122,7 +122,7 @@ class _Settling:
                 now = provider(fate.position, fate.mount, name)
                 if now is before and now is not None:
                     continue
-            self.names.add((parent.number, name))
+            self._outdate_name(node, parent, name)
             if self._nodes.displace(node, parent, name):
                 self._namespace.cache.drop(node)
 
@@ -147,8 +147,14 @@ class _Settling:
 
     def _outdate(self, node: Node) -> None:
         if node.parent is not None:
-            self.names.add((node.parent.number, node.name))
+            self._outdate_name(node, node.parent, node.name)
         self.inodes.add(node.number)
+
+    def _outdate_name(self, node: Node, parent: Node, name: bytes) -> None:
+        # What lies on a slow source the kernel asks for each time, and it would wait, for ever if
+        # need be and even past our end, for a lookup that is under way in the same directory.
+        if not self._namespace.may_block(node):
+            self.names.add((parent.number, name))
 
     def _gone(self, mount: Attachment | None) -> Attachment | None:
         """What a directory that is no longer shown counts as provided by."""
