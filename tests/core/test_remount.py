@@ -36,7 +36,9 @@ def remount(guest: Guest, *dirs: str) -> Outdated:
     outdated = guest.overlay.remount(survey(table, open_sources(table)))
     guest.overlay.settle()
     with guest.overlay.namespace.patience():
-        guest.overlay.data.revoke()
+        for handles in guest.overlay.data.writers().values():
+            for handle in handles:
+                guest.overlay.data.revoke(handle)
     return outdated
 
 
@@ -205,6 +207,36 @@ def test_an_open_that_a_reload_overtook(host: Path, monkeypatch: pytest.MonkeyPa
     with fails(errno.EROFS):
         guest.data.write(handle, 0, b"no")
     assert (host / "app/file").read_text() == "app"
+
+
+def test_an_opendir_that_a_reload_overtook(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opened what was there before: no stream of what is there now."""
+    guest = Guest(f"{host}/app::/", f"{host}/lib::/lib")
+    reopen = fs.reopen
+
+    def overtaken(path: fs.Fd, flags: int) -> fs.Fd:
+        monkeypatch.setattr(fs, "reopen", reopen)
+        remount(guest, f"{host}/app::/", f"{host}/other::/lib")
+        return reopen(path, flags)
+
+    number = guest.number("/lib")
+    monkeypatch.setattr(fs, "reopen", overtaken)
+    with fails(errno.ESTALE):
+        guest.names.opendir(number, guest.caller)
+    assert len(guest.overlay.namespace.handles) == 0
+    assert guest.ls("/lib") == ["deep", "x"]
+
+
+def test_a_lookup_that_a_reload_overtook(host: Path) -> None:
+    """It waited for so long that all is settled when it comes upon a place of the former tree."""
+    guest = Guest(f"{host}/app::/", f"{host}/lib::/data/in/lib")
+    data = guest.number("/data")
+    where = guest.overlay.namespace.where(guest.overlay.namespace.nodes.get(data))
+    found = guest.overlay.namespace.child(where, b"in")
+    remount(guest, f"{host}/app::/")
+    with fails(errno.ESTALE):
+        guest.overlay.namespace.adopt(guest.overlay.namespace.nodes.get(data), b"in", found)
+    assert guest.ls("/data") == ["z"]
 
 
 # -- any table after any other ------------------------------------------------------------------

@@ -251,6 +251,115 @@ def test_a_stuck_source_holds_up_no_reload_for_long(
                 reader.wait(20)
 
 
+HOLD = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+print("open", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held_open_for_writing(path: Path) -> Iterator[None]:
+    """By another process: where its source is stuck, a fork of ours would wait to close it."""
+    code = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"open\n"
+        yield
+
+
+@pytest.mark.parametrize("mood", ["stuck", "failing"])
+def test_a_sick_source_with_a_writer_is_taken_out(place: Path, mood: str) -> None:
+    """What it says, or does not, of its open file keeps no reload from the other files."""
+    with moody_source(place / "moody") as moody:
+        (moody.path / "file").write_bytes(b"sick")
+        sick = f"{moody.path}::/sick"
+        with live(place, "app::/", sick) as mount, held_open_for_writing(mount.top / "sick/file"):
+            ours = os.open(mount.top / "file", os.O_RDWR)
+            if mood == "stuck":
+                moody.order(delays={"*": 3600.0})
+            else:
+                moody.order(errors={"getattr": errno.EIO})
+            try:
+                mount.write("app::/::ro")
+                os.kill(daemon_of(mount.top), signal.SIGHUP)
+                assert wait_until(lambda: outcome(os.pwrite, ours, b"app", 0) == "EROFS")
+                assert mount.reload("app::/") == [
+                    f"changed {place}/app::/::ro to {place}/app::/::rw"
+                ]
+                assert os.pwrite(ours, b"app", 0) == 3
+            finally:
+                moody.order()
+                os.close(ours)
+
+
+def test_a_lookup_that_waits_for_ever_keeps_no_reload_in_the_kernel(place: Path) -> None:
+    """There nothing could end it, nor the daemon; and what asks each time need not be told."""
+    with moody_source(place / "moody") as moody:
+        (moody.path / "file").write_bytes(b"slow")
+        slow = f"{moody.path}::/slow"
+        with live(place, "app::/", slow) as mount:
+            os.stat(mount.top / "slow/file")
+            moody.order(delays={"*": 3600.0})
+            guest = subprocess.Popen(["stat", mount.top / "slow/other"], stderr=subprocess.DEVNULL)
+            try:
+                assert wait_until(lambda: Path(f"/proc/{guest.pid}/wchan").read_text() != "0")
+                mount.reload("app::/")
+                assert "the kernel still waits" not in mount.log.read_text()
+                assert outcome(os.stat, mount.top / "slow") == "ENOENT"
+            finally:
+                moody.order()
+                guest.wait(20)
+
+
+def test_a_removed_source_is_let_go_of(place: Path) -> None:
+    """The host may unmount it: what read-only files were judged by does not keep it open."""
+    with live(place, "app::/", "lib::/lib::ro") as mount:
+        stream = os.open(mount.top / "lib", os.O_RDONLY)
+        assert outcome((mount.top / "file").touch) == "ok"
+        mount.reload("app::/")
+        os.close(stream)
+
+        def held() -> list[str]:
+            fds = Path(f"/proc/{daemon_of(mount.top)}/fd")
+            links = [os.readlink(fd) for fd in fds.iterdir() if os.path.islink(fd)]
+            return [link for link in links if link.startswith(f"{place}/lib")]
+
+        assert wait_until(lambda: held() == [], 5), held()
+
+
+def test_what_a_reload_leaves_alone_is_not_forgotten(place: Path) -> None:
+    """Not even where an open directory had the same name before it."""
+    with live(place, "app::/", "lib::/lib") as mount:
+        former = os.open(mount.top / "lib", os.O_RDONLY)
+        try:
+            mount.reload("app::/")
+            stays = os.open(mount.top / "lib", os.O_RDONLY)
+            mount.reload("app::/", "lib::/more")
+            link = os.readlink(f"/proc/self/fd/{stays}")
+            os.close(stays)
+        finally:
+            os.close(former)
+        assert link == f"{mount.top}/lib", "unhashed it would be called deleted"
+
+
+def test_the_same_preopen_comes_back_under_an_open_stream(place: Path) -> None:
+    """What an outdated stream lists is kept apart from the same directory, shown anew."""
+    with live(place, "app::/", "lib::/lib") as mount:
+        stream = os.open(mount.top / "lib", os.O_RDONLY)
+        try:
+            mount.reload("app::/")
+            os.listdir(stream)
+            mount.reload("app::/", "lib::/lib")
+            os.listdir(stream)
+            assert os.listdir(mount.top / "lib/deep") == ["y"]
+            (mount.top / "lib/deep/new").touch()
+            os.listdir(stream)
+            assert sorted(os.listdir(mount.top / "lib/deep")) == ["new", "y"]
+        finally:
+            os.close(stream)
+
+
 CHURN = """
 import os, sys, time
 top, own, deadline = sys.argv[1], sys.argv[2], time.monotonic() + float(sys.argv[3])

@@ -123,6 +123,10 @@ class Access:
                 self._note(operation, held.node, denied, caller)
                 raise erofs()
 
+    def catch_up(self) -> None:
+        """Let go of what another table had attached. May wait for the host; raises OSError."""
+        self._aliasing.refresh()
+
     def judge(self, held: Held) -> Denied | None:
         """Why nothing of *held* may be changed; None where it may."""
         node, fd = held

@@ -192,13 +192,13 @@ class Aliasing:
 
     def _concerns(self, mount_id: int) -> bool:
         """Whether anything on the file system of *mount_id* is shown read-only, or nobody knows."""
-        self._refresh()
+        self.refresh()
         superblock = self._shown.locator.superblock(mount_id)
         return superblock is None or superblock in self._shown.superblocks
 
     # -- keeping up with the host ---------------------------------------------------------------
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Look at the host again if anything that judgements rest on has changed."""
         with self._lock:
             basis = self._look_at_basis()

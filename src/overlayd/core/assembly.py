@@ -6,7 +6,7 @@ stays is the same attachment before and after, and one that was taken away says 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,8 +50,18 @@ class Attachment:
     def gone_twin(self) -> "Attachment":
         """What a directory of this source counts as provided by once it is no longer shown."""
         twin = Attachment(self.source)
-        twin.gone = twin.read_only = True
+        twin.read_only = True
+        twin.end()
         return twin
+
+    def end(self) -> None:
+        """Note that nothing is looked up in it any more.
+
+        An open stream still lists what it holds, apart from the same directories where they are
+        shown anew.
+        """
+        self.gone = True
+        self.seed = path_seed(b"gone", self.source.preopen.guest)
 
     def still_is(self, source: Source) -> bool:
         """Whether *source* is the same host object, reached through the same host mount."""
@@ -68,7 +78,7 @@ class Attachment:
 class Position:
     """A guest path at or above a mount point; equal only to itself."""
 
-    __slots__ = ("children", "mount", "path")
+    __slots__ = ("children", "gone", "mount", "path")
 
     def __init__(
         self, path: GuestPath, mount: Attachment | None, children: Mapping[bytes, "Position"]
@@ -77,6 +87,16 @@ class Position:
         self.mount = mount
         """What is attached here, None above a mount point."""
         self.children = children
+        self.gone = False
+        """Whether another table is in force; nothing comes to be here any more."""
+
+    def walk(self) -> Iterator["Position"]:
+        """This one and all below it."""
+        pending = [self]
+        while pending:
+            position = pending.pop()
+            yield position
+            pending.extend(position.children.values())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -72,7 +72,7 @@ class Data:
         """
         handle = self._namespace.handles.open(node, fd, flags, caller)
         if handle.writable and self._namespace.assembly is not assembly:
-            handle.revoked = self._access.judge(Held(node, fd)) is not None
+            self.revoke(handle)
         return handle
 
     def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> Created:
@@ -153,16 +153,23 @@ class Data:
             return nullcontext()
         return self._namespace.credentials.acting_as(handle.opener)
 
-    def revoke(self) -> int:
-        """Stop writing through handles on what may no longer be changed; how many there are now.
+    def writers(self) -> dict[int, list[Handle]]:
+        """The handles that were opened for writing, by the device that `revoke` asks about them."""
+        found: dict[int, list[Handle]] = {}
+        for handle in self._namespace.handles:
+            if handle.writable and handle.fd is not None:
+                found.setdefault(handle.device, []).append(handle)
+        return found
+
+    def revoke(self, handle: Handle) -> None:
+        """Stop writing through *handle* if its file may no longer be changed, or nobody can tell.
 
         May wait for a device, and for the walk through what is shown read-only.
         """
-        space = self._namespace
-        for handle in space.handles:
-            if handle.writable and handle.fd is not None:
-                handle.revoked = self._access.judge(Held(handle.node, handle.fd)) is not None
-        return sum(handle.revoked for handle in space.handles)
+        try:
+            handle.revoked = self._access.judge(Held(handle.node, _file(handle))) is not None
+        except OSError:
+            handle.revoked = True
 
     def flush(self, number: int) -> None:
         """What close(2) of one descriptor reports."""

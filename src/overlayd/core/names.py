@@ -61,7 +61,11 @@ class Names:
                 fd = space.cache.opening(lambda: fs.reopen(path, flags))
             if self._access.is_behind_read_only(node):
                 fs.spare_atime(fd)
-        return space.handles.open(node, fd, flags, caller).number
+        handle = space.handles.open(node, fd, flags, caller)
+        if node.mount is not where.mount and handle.node is node:  # another table came between
+            space.handles.close(handle.number)
+            raise estale()
+        return handle.number
 
     def entries(self, number: int, start: int) -> Iterator[Entry]:
         """The entries of an open directory from cookie *start* on; `.` and `..` come first.

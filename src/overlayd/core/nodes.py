@@ -144,7 +144,8 @@ class NodeTable:
         return len(self._by_number)
 
     def __iter__(self) -> Iterator[Node]:
-        return iter(list(self._by_number.values()))
+        with self._lock:
+            return iter(list(self._by_number.values()))
 
     def get(self, number: int) -> Node:
         """The node with *number*; raises ESTALE for one never given out or already forgotten."""
@@ -190,10 +191,16 @@ class NodeTable:
         return self._by_position.get(position)
 
     def obtain_position(self, position: Position, mount: Attachment | None) -> Node:
-        """The directory at a position of the mount tree; not yet lent."""
+        """The directory at a position of the mount tree; not yet lent.
+
+        Raises ESTALE where a request that was overtaken by another table comes upon one of the
+        former tree.
+        """
         with self._lock:
             node = self._by_position.get(position)
             if node is None:
+                if position.gone:
+                    raise estale()
                 number = _path_number(position.path)
                 while number in self._by_number:
                     number = _next_number(number)
@@ -308,6 +315,10 @@ class NodeTable:
             self._retire(node)
             node.position, node.mount = None, mount
 
+    def is_retired(self, node: Node) -> bool:
+        """Whether *node* stands for nothing any more."""
+        return node.key == _GONE
+
     def part(self, node: Node, mount: Attachment | None) -> Node:
         """What *node* stood for so far, apart from it, for those who have it open."""
         left = Node(node.number, _GONE, DIRECTORY, mount, None)
@@ -322,7 +333,8 @@ class NodeTable:
 
     def by_guest_path(self) -> dict[GuestPath, Node]:
         """The nodes at positions of the mount tree."""
-        return {position.path: node for position, node in self._by_position.items()}
+        with self._lock:
+            return {position.path: node for position, node in self._by_position.items()}
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -353,7 +365,7 @@ class NodeTable:
         if node.lookups or self._by_number.get(node.number) is not node:
             return None
         del self._by_number[node.number]
-        if node.position is not None:
+        if node.position is not None and self._by_position.get(node.position) is node:
             del self._by_position[node.position]
         self._unkey(node)
         return node

@@ -46,7 +46,11 @@ def remount(namespace: Namespace, assembly: Assembly) -> Outdated:
     former = namespace.assembly
     present = frozenset(assembly.attachments)
     for attachment in former.attachments:
-        attachment.gone = attachment not in present
+        if attachment not in present:
+            attachment.end()
+    if former is not assembly:
+        for position in former.root.walk():
+            position.gone = True
     names = set(_changed_places(namespace, former.root, assembly.root))
     settling = _Settling(namespace, assembly.root)
     settling.run()
@@ -69,13 +73,7 @@ def _changed_places(
 
 
 def _mounts_by_path(root: Position) -> dict[GuestPath, Attachment | None]:
-    found = {}
-    pending = [root]
-    while pending:
-        position = pending.pop()
-        found[position.path] = position.mount
-        pending.extend(position.children.values())
-    return found
+    return {position.path: position.mount for position in root.walk()}
 
 
 class _Settling:
@@ -124,13 +122,13 @@ class _Settling:
                 now = provider(fate.position, fate.mount, name)
                 if now is before and now is not None:
                     continue
-            self.names.add((parent.number, name))
+            self._outdate_name(node, parent, name)
             if self._nodes.displace(node, parent, name):
                 self._namespace.cache.drop(node)
 
     def _settle_directory(self, node: Node, fate: _Fate) -> None:
         same_mount = fate.lives and fate.mount is node.mount
-        if same_mount and fate.position is node.position:
+        if (same_mount and fate.position is node.position) or self._nodes.is_retired(node):
             return
         if not same_mount or (fate.position is None) != (node.position is None):
             self._outdate(node)
@@ -143,14 +141,20 @@ class _Settling:
             return
         # The place is the same and another directory is there now; streams keep what they opened.
         left = self._nodes.part(node, self._gone(node.mount))
-        self._namespace.handles.move(node, left)
         self._nodes.settle(node, fate.position, fate.mount)
+        self._namespace.handles.move(node, left)
         self._namespace.back(node)
 
     def _outdate(self, node: Node) -> None:
         if node.parent is not None:
-            self.names.add((node.parent.number, node.name))
+            self._outdate_name(node, node.parent, node.name)
         self.inodes.add(node.number)
+
+    def _outdate_name(self, node: Node, parent: Node, name: bytes) -> None:
+        # What lies on a slow source the kernel asks for each time, and it would wait, for ever if
+        # need be and even past our end, for a lookup that is under way in the same directory.
+        if not self._namespace.may_block(node):
+            self.names.add((parent.number, name))
 
     def _gone(self, mount: Attachment | None) -> Attachment | None:
         """What a directory that is no longer shown counts as provided by."""

@@ -1,15 +1,18 @@
 """Reloading: another table and other settings for a live mount, checked before anything changes."""
 
 import logging
+import math
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pyfuse3
 import trio
 
 from overlayd.core.assembly import Survey, find_kept, survey
+from overlayd.core.handles import Handle
 from overlayd.core.overlay import Overlay
 from overlayd.core.remount import Outdated
 from overlayd.errors import OverlaydError, UsageError
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 _SOURCES_SECONDS = 10.0
 _SECONDS = 5.0
 """How long requests and kernel calls that are under way are waited for."""
+_THREADS = 4
 
 
 class Reloader:
@@ -45,6 +49,11 @@ class Reloader:
         self._overlay = overlay
         self._operations = operations
         self._lock = trio.Lock()
+        # Not those that the rest of the daemon has in common: a thread that waits for a source is
+        # left behind, and with enough of them not even the end would find one.
+        self._source_threads = trio.CapacityLimiter(_THREADS)
+        self._kernel_threads = trio.CapacityLimiter(_THREADS)
+        self._limiters: dict[int, trio.CapacityLimiter] = {}
 
     async def reload(self) -> Difference:
         """Read the configuration again and apply the difference; what that is.
@@ -62,7 +71,7 @@ class Reloader:
             # Requests that had begun go by the former table until they end.
             drained = await self._operations.drained(_SECONDS)
             await self._tell_kernel(self._overlay.settle())
-            await trio.to_thread.run_sync(self._revoke)
+            await self._revoke()
             if not drained or not await self._operations.drained(_SECONDS):
                 log.warning("requests from before the reload still wait for their source")
             return difference
@@ -78,8 +87,12 @@ class Reloader:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))
             async for _ in signals:
                 log.info("reloading: %s", number.name)
-                with suppress(OverlaydError):
+                try:
                     await self._reload_and_log()
+                except OverlaydError:
+                    continue
+                except Exception:  # out of here it would end the mount
+                    log.exception("reload: unexpected")
 
     async def _reload_and_log(self) -> Difference:
         await trio.to_thread.run_sync(self._manager.reloading)
@@ -98,7 +111,9 @@ class Reloader:
 
     async def _ask_sources(self) -> tuple[MountPlan, Survey]:
         with trio.move_on_after(_SOURCES_SECONDS):
-            return await trio.to_thread.run_sync(self._read_again, abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(
+                self._read_again, abandon_on_cancel=True, limiter=self._source_threads
+            )
         raise OverlaydError(
             f"a source does not answer within {_SOURCES_SECONDS:g} s;"
             " take it out of the configuration, or see to its server"
@@ -135,16 +150,47 @@ class Reloader:
         """Have the kernel forget what it was told; may wait for a lookup that is under way."""
         with trio.move_on_after(_SECONDS) as limit:
             await trio.to_thread.run_sync(
-                _invalidate, outdated.names, outdated.inodes, abandon_on_cancel=True
+                partial(_invalidate, outdated.names, outdated.inodes),
+                abandon_on_cancel=True,
+                limiter=self._kernel_threads,
             )
         if limit.cancelled_caught:
             log.warning("the kernel still waits for a source and may show what was for a while")
 
-    def _revoke(self) -> None:
-        with self._overlay.namespace.patience():
-            revoked = self._overlay.data.revoke()
+    async def _revoke(self) -> None:
+        """Judge every open file anew, those of one device apart from those of another."""
+        async with trio.open_nursery() as nursery:
+            for device, handles in self._overlay.data.writers().items():
+                nursery.start_soon(self._revoke_on, device, handles)
+        with trio.move_on_after(_SECONDS), suppress(OSError):
+            await trio.to_thread.run_sync(
+                self._overlay.access.catch_up, abandon_on_cancel=True, limiter=self._source_threads
+            )
+        revoked = sum(handle.revoked for handle in self._overlay.namespace.handles)
         if revoked:
             log.info("%d open files take no more writes: they are read-only now", revoked)
+
+    async def _revoke_on(self, device: int, handles: list[Handle]) -> None:
+        """Judge *handles*. What a slow source does not tell in time is taken for read-only.
+
+        Until it does tell: the thread that waits for it goes on.
+        """
+        limiter = self._limiters.setdefault(device, trio.CapacityLimiter(_THREADS))
+        is_slow = self._overlay.namespace.may_block(handles[0].node)
+        pending = list(reversed(handles))
+        with trio.move_on_after(_SECONDS if is_slow else math.inf):
+            await trio.to_thread.run_sync(
+                self._judge, pending, abandon_on_cancel=True, limiter=limiter
+            )
+        for handle in pending:
+            handle.revoked = True
+
+    def _judge(self, pending: list[Handle]) -> None:
+        """Judge the last of *pending* until none is left; each stays in it until that is done."""
+        with self._overlay.namespace.patience():
+            while pending:
+                self._overlay.data.revoke(pending[-1])
+                pending.pop()
 
 
 def _invalidate(names: Iterable[tuple[int, bytes]], inodes: Iterable[int]) -> None:
