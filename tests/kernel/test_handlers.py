@@ -197,7 +197,7 @@ def test_reading_asks_the_page_cache_first(core: FakeCore) -> None:
     assert run(core.operations().read, 3, 0, 6) == b"cached"
     core.answers.update(read_cached=lambda *_: None, read=lambda *_: b"device")
     assert run(core.operations().read, 3, 0, 6) == b"device"
-    (_, _, here), _, (name, args, thread) = core.calls
+    (_, _, here), *_, (name, args, thread) = core.calls
     assert (name, args) == ("read", (3, 0, 6))
     assert thread != here
 

@@ -14,10 +14,10 @@ import trio
 
 from overlayd.core.descriptors import DescriptorCache
 from overlayd.core.overlay import Overlay
-from overlayd.core.types import Attrs, WouldBlock
+from overlayd.core.types import Attrs, ErrorStyle, WouldBlock
 from overlayd.host.fs import HostStat
 from overlayd.kernel.cache import CachePolicy
-from overlayd.kernel.operations import ErrorStyle, Operations
+from overlayd.kernel.operations import Operations
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from dataclasses import replace as changed
 from typing import cast
 
 from overlayd.cli.options import Request, open_table
+from overlayd.core.types import ErrorStyle
 from overlayd.errors import OverlaydError
-from overlayd.kernel.operations import ErrorStyle
 from overlayd.service.logs import LogFormat, set_up_logging
 from overlayd.service.mount_options import parse_mount_options
 from overlayd.service.plan import MountPlan

@@ -14,9 +14,9 @@ from overlayd.cli import completion
 from overlayd.cli.messages import note, warn
 from overlayd.cli.options import Request, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
+from overlayd.core.types import ErrorStyle
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import mount_at
-from overlayd.kernel.operations import ErrorStyle
 from overlayd.service.background import start_daemon
 from overlayd.service.child import run_child
 from overlayd.service.plan import MountPlan

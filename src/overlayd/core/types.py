@@ -9,6 +9,8 @@ INDEX = -1
 """Stands for a device in `WouldBlock`: the walk through what is shown read-only."""
 
 SymlinkMode = Literal["rebase", "verbatim"]
+ErrorStyle = Literal["posix", "wasi"]
+"""What refusals are called: by POSIX, or so that they get through wasmtime (SPEC.md section 6)."""
 
 
 @dataclass(frozen=True, slots=True)

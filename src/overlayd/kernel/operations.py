@@ -1,83 +1,62 @@
 """The adapter: pyfuse3's requests in, the core's answers out. It decides nothing.
 
-Each handler is answered inline where the core can answer without waiting, and in a worker thread
-where a device or server may have to be waited for; threads are rationed by device, so that a stuck
-one starves nobody else. `answering` is the only place where errors are converted: pyfuse3 ends the
-whole mount for any exception that is not a FUSEError.
+Handlers are plain functions; `answering` says how they come to be answered, and turns what they
+raise into what the kernel is told.
 """
 
 import errno
-import functools
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal, ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import pyfuse3
-import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from overlayd.core.overlay import Overlay
-from overlayd.core.types import Attrs, Changes, WouldBlock
+from overlayd.core.types import Attrs, Changes, ErrorStyle, WouldBlock
 from overlayd.host.credentials import Caller
 from overlayd.host.fs import HostStat
 from overlayd.kernel.cache import CachePolicy
-from overlayd.kernel.counters import Counters, subject_of
 from overlayd.kernel.forgetting import Crowded
+from overlayd.kernel.requests import Requests, answering, answering_then
 
 log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-ErrorStyle = Literal["posix", "wasi"]
 
 ALIVE = b"system.overlayd"
 """An extended attribute that nothing has. The daemon answers for it at once and by itself, and the
 kernel always asks, holding no lock that a request which waits for a source may hold too."""
 
-_THREADS_PER_DEVICE = 16
 _INLINE_WRITE = 64 * 1024  # bytes; copying as much takes less time than a thread's round trip
 
-_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
-_FORGET_TURNS = 20
-_FORGET_PAUSE = 0.005  # seconds
 
-# wasmtime turns EROFS into EIO before its guest sees it; EPERM passes through (SPEC.md section 6).
-_STYLES: dict[str, dict[int, int]] = {"posix": {}, "wasi": {errno.EROFS: errno.EPERM}}
+# -- what is counted after an answer, on the event loop -------------------------------------------
 
 
-def answering(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Turn what *handler* raises into a FUSEError: an OSError's errno, EIO for anything else.
-
-    Requests and errors are counted here too.
-    """
-    operation = handler.__name__
-    subject = subject_of(operation)
-
-    @functools.wraps(handler)
-    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-        counters: Counters = args[0].counters  # type: ignore[attr-defined]
-        try:
-            counters.request(operation, subject, args[1])  # type: ignore[arg-type]
-            return await handler(*args, **kwargs)
-        except FUSEError:
-            raise
-        except OSError as error:
-            style = args[0].error_style  # type: ignore[attr-defined]
-            if error.errno is None:
-                log.exception("%s: an error without a number", operation)
-            number = error.errno or errno.EIO
-        except Exception:
-            log.exception("%s: unexpected; answered EIO", operation)
-            style, number = {}, errno.EIO
-        number = style.get(number, number)
-        counters.errors[number] += 1
-        raise FUSEError(number)
-
-    return wrapper
+def _note_crowd(operations: Any, _answer: object, _number: int) -> None:
+    operations.note_crowd()
 
 
-class Operations(pyfuse3.Operations):
+def _note_stream(operations: Any, handle: int, _inode: int) -> None:
+    operations.counters.opened(handle)
+
+
+def _note_open(operations: Any, info: FileInfo, _inode: int) -> None:
+    operations.counters.opened(info.fh)
+
+
+def _note_created(operations: Any, created: tuple[FileInfo, EntryAttributes], _parent: int) -> None:
+    operations.counters.opened(created[0].fh)
+
+
+def _note_read(operations: Any, data: bytes, handle: int) -> None:
+    operations.counters.read(handle, len(data))
+
+
+def _note_written(operations: Any, count: int, handle: int) -> None:
+    operations.counters.written(handle, count)
+
+
+class Operations(Requests):
     """One mount's request handlers."""
 
     supports_dot_lookup = False
@@ -85,90 +64,29 @@ class Operations(pyfuse3.Operations):
     enable_acl = False
 
     def __init__(self, overlay: Overlay, cache: CachePolicy, errors: ErrorStyle) -> None:
-        super().__init__()
-        self.counters = Counters(overlay.namespace)
+        super().__init__(overlay, errors)
         self.crowded = Crowded()
-        self._overlay = overlay
         self._names = overlay.names
         self._attributes = overlay.attributes
         self._data = overlay.data
         self.configure(cache, errors)
-        self._under_way: set[trio.Event] = set()
-        self._limiters: dict[int, trio.CapacityLimiter] = {}
         self._flushes = overlay.namespace.has_slow_source
 
     def configure(self, cache: CachePolicy, errors: ErrorStyle) -> None:
         """Go by these settings from now on."""
-        self.error_style = _STYLES[errors]
+        self.error_style = errors
         self._seconds = cache.seconds
-
-    async def drained(self, seconds: float) -> bool:
-        """Whether all requests that are in threads now end within *seconds*.
-
-        Those that are answered on the event loop have ended whenever anybody else runs.
-        """
-        with trio.move_on_after(seconds) as limit:
-            for ended in list(self._under_way):
-                await ended.wait()
-        return not limit.cancelled_caught
-
-    # -- calling the core -----------------------------------------------------------------------
-
-    async def _call(self, function: Callable[..., T], *args: Any) -> T:
-        """What *function* answers; asked once more where room on the host was about to come."""
-        freed = self._overlay.namespace.cache.freed
-        try:
-            return await self._ask(function, *args)
-        except OSError as error:
-            if error.errno not in _NO_ROOM or not await self._room_comes(freed):
-                raise
-        return await self._ask(function, *args)
-
-    async def _room_comes(self, freed: int) -> bool:
-        """Whether anything removed was let go of since *freed* was counted, or is so shortly.
-
-        The kernel says only some requests later that it has done with a file that was removed, and
-        until then the host keeps the file. Waited for in turns of the event loop, each of which
-        reads what the kernel has queued; what stays for so long is kept by a guest.
-        """
-        cache = self._overlay.namespace.cache
-        expected = cache.lingering()
-        for _ in range(_FORGET_TURNS):
-            if not expected & cache.lingering():
-                break
-            await trio.sleep(_FORGET_PAUSE)
-        else:
-            cache.stop_expecting(expected)
-        return cache.freed != freed
-
-    async def _ask(self, function: Callable[..., T], *args: Any) -> T:
-        """Call *function* here if it need not wait, else in a thread that may."""
-        try:
-            return function(*args)
-        except WouldBlock as wait:
-            device = wait.device
-        return await self._in_thread(device, function, *args)
-
-    async def _in_thread(self, device: int, function: Callable[..., T], *args: Any) -> T:
-        limiter = self._limiters.get(device)
-        if limiter is None:
-            limiter = self._limiters[device] = trio.CapacityLimiter(_THREADS_PER_DEVICE)
-        ended = trio.Event()
-        self._under_way.add(ended)
-        try:
-            return await trio.to_thread.run_sync(
-                self._patiently, function, args, abandon_on_cancel=True, limiter=limiter
-            )
-        finally:
-            self._under_way.discard(ended)
-            ended.set()
-
-    def _patiently(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
-        with self._overlay.namespace.patience():
-            return function(*args)
 
     def _device(self, handle: int) -> int:
         return self._overlay.namespace.handles.get(handle).device
+
+    def _consent_to_wait(self, handle: int) -> None:
+        """Go on in a thread, for what *handle* is open on may take its time."""
+        self._overlay.namespace.consent_to_wait(self._device(handle))
+
+    def note_crowd(self) -> None:
+        """Look whether the kernel knows too much by now."""
+        self.crowded.note(len(self._overlay.namespace.nodes))
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -189,12 +107,10 @@ class Operations(pyfuse3.Operations):
 
     # -- names ----------------------------------------------------------------------------------
 
-    @answering
-    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+    @answering_then(_note_crowd)
+    def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         try:
-            entry = self._entry(await self._call(self._names.lookup, parent_inode, name))
-            self.crowded.note(len(self._overlay.namespace.nodes))
-            return entry
+            return self._entry(self._names.lookup(parent_inode, name))
         except FileNotFoundError:
             if self._seconds and not self._overlay.namespace.is_shared(parent_inode):
                 return self._absent()
@@ -209,46 +125,40 @@ class Operations(pyfuse3.Operations):
                 log.exception("forget: node %d, %d lookups", number, count)
 
     @answering
-    async def mknod(
+    def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        made = await self._call(self._names.mknod, parent_inode, name, mode, rdev, _caller(ctx))
+        made = self._names.mknod(parent_inode, name, mode, rdev, _caller(ctx))
         return self._entry(made)
 
     @answering
-    async def mkdir(
+    def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._entry(
-            await self._call(self._names.mkdir, parent_inode, name, mode, _caller(ctx))
-        )
+        return self._entry(self._names.mkdir(parent_inode, name, mode, _caller(ctx)))
 
     @answering
-    async def symlink(
+    def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._entry(
-            await self._call(self._names.symlink, parent_inode, name, target, _caller(ctx))
-        )
+        return self._entry(self._names.symlink(parent_inode, name, target, _caller(ctx)))
 
     @answering
-    async def link(
+    def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._entry(
-            await self._call(self._names.link, inode, new_parent_inode, new_name, _caller(ctx))
-        )
+        return self._entry(self._names.link(inode, new_parent_inode, new_name, _caller(ctx)))
 
     @answering
-    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        await self._call(self._names.unlink, parent_inode, name, _caller(ctx))
+    def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._names.unlink(parent_inode, name, _caller(ctx))
 
     @answering
-    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        await self._call(self._names.rmdir, parent_inode, name, _caller(ctx))
+    def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._names.rmdir(parent_inode, name, _caller(ctx))
 
     @answering
-    async def rename(
+    def rename(
         self,
         parent_inode_old: int,
         name_old: bytes,
@@ -257,31 +167,21 @@ class Operations(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> None:
-        await self._call(
-            self._names.rename,
-            *(parent_inode_old, name_old, parent_inode_new, name_new),
-            flags,
-            _caller(ctx),
-        )
+        old, new = (parent_inode_old, name_old), (parent_inode_new, name_new)
+        self._names.rename(*old, *new, flags, _caller(ctx))
 
     # -- directories ----------------------------------------------------------------------------
 
-    @answering
-    async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        handle = await self._call(self._names.opendir, inode, _caller(ctx))
-        self.counters.opened(handle)
-        return handle
+    @answering_then(_note_stream)
+    def opendir(self, inode: int, ctx: RequestContext) -> int:
+        return self._names.opendir(inode, _caller(ctx))
 
-    @answering
-    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        await self._call(self._list, fh, start_id, token)
-        self.crowded.note(len(self._overlay.namespace.nodes))
-
-    def _list(self, fh: int, start: int, token: pyfuse3.ReaddirToken) -> None:
+    @answering_then(_note_crowd)
+    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Fill one reply. After the first entry an error waits for the next call."""
         filled = False
         try:
-            for entry in self._names.entries(fh, start):
+            for entry in self._names.entries(fh, start_id):
                 if not pyfuse3.readdir_reply(
                     token, entry.name, self._entry(entry.attrs), entry.cookie
                 ):
@@ -294,21 +194,22 @@ class Operations(pyfuse3.Operations):
                 raise
 
     @answering
-    async def releasedir(self, fh: int) -> None:
-        await self._release(fh)
+    def releasedir(self, fh: int) -> None:
+        self._release(fh)
 
     @answering
-    async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._in_thread(self._device(fh), self._data.fsync, fh, datasync)
+    def fsyncdir(self, fh: int, datasync: bool) -> None:
+        self._consent_to_wait(fh)
+        self._data.fsync(fh, datasync)
 
     # -- attributes -----------------------------------------------------------------------------
 
     @answering
-    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        return self._entry(await self._call(self._attributes.getattr, inode))
+    def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        return self._entry(self._attributes.getattr(inode))
 
     @answering
-    async def setattr(
+    def setattr(
         self,
         inode: int,
         attr: EntryAttributes,
@@ -324,22 +225,20 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._entry(
-            await self._call(self._attributes.setattr, inode, changes, fh, _caller(ctx))
-        )
+        return self._entry(self._attributes.setattr(inode, changes, fh, _caller(ctx)))
 
     @answering
-    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
-        return await self._call(self._attributes.readlink, inode)
+    def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        return self._attributes.readlink(inode)
 
     @answering
-    async def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
-        await self._call(self._attributes.access, inode, mode, _caller(ctx))
+    def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
+        self._attributes.access(inode, mode, _caller(ctx))
         return True
 
     @answering
-    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
-        host = await self._call(self._attributes.statfs)
+    def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        host = self._attributes.statfs()
         answer = pyfuse3.StatvfsData()
         for field in ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail"):
             setattr(answer, f"f_{field}", getattr(host, f"f_{field}"))
@@ -347,78 +246,72 @@ class Operations(pyfuse3.Operations):
         return answer
 
     @answering
-    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+    def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         if name == ALIVE:
             raise FUSEError(errno.ENODATA)
-        return await self._call(self._attributes.getxattr, inode, name, _caller(ctx))
+        return self._attributes.getxattr(inode, name, _caller(ctx))
 
     @answering
-    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return await self._call(self._attributes.listxattr, inode, _caller(ctx))
+    def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        return self._attributes.listxattr(inode, _caller(ctx))
 
     @answering
-    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
-        await self._call(self._attributes.setxattr, inode, name, value, _caller(ctx))
+    def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        self._attributes.setxattr(inode, name, value, _caller(ctx))
 
     @answering
-    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        await self._call(self._attributes.removexattr, inode, name, _caller(ctx))
+    def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._attributes.removexattr(inode, name, _caller(ctx))
 
     # -- data -----------------------------------------------------------------------------------
 
-    @answering
-    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        handle = await self._call(self._data.open, inode, flags, _caller(ctx))
-        self.counters.opened(handle)
+    @answering_then(_note_open)
+    def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        handle = self._data.open(inode, flags, _caller(ctx))
         return FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=False)
 
-    @answering
-    async def create(
+    @answering_then(_note_created)
+    def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        created = await self._call(self._data.create, parent_inode, name, mode, flags, _caller(ctx))
-        self.counters.opened(created.handle)
+        created = self._data.create(parent_inode, name, mode, flags, _caller(ctx))
         info = FileInfo(fh=pyfuse3.FileHandleT(created.handle), keep_cache=False)
         return info, self._entry(created.attrs)
 
-    @answering
-    async def read(self, fh: int, off: int, size: int) -> bytes:
+    @answering_then(_note_read)
+    def read(self, fh: int, off: int, size: int) -> bytes:
         data = self._data.read_cached(fh, off, size)
         if data is None:
-            data = await self._in_thread(self._device(fh), self._data.read, fh, off, size)
-        self.counters.read(fh, len(data))
+            self._consent_to_wait(fh)
+            data = self._data.read(fh, off, size)
         return data
 
-    @answering
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
-        count = await self._call(self._write, fh, off, buf)
-        self.counters.written(fh, count)
-        return count
-
-    def _write(self, fh: int, off: int, buf: bytes) -> int:
+    @answering_then(_note_written)
+    def write(self, fh: int, off: int, buf: bytes) -> int:
         if len(buf) > _INLINE_WRITE or self._data.may_block(fh):
-            self._overlay.namespace.consent_to_wait(self._device(fh))
+            self._consent_to_wait(fh)
         return self._data.write(fh, off, buf)
 
     @answering
-    async def flush(self, fh: int) -> None:
+    def flush(self, fh: int) -> None:
         if not self._flushes:
             raise FUSEError(errno.ENOSYS)  # nothing to report: the kernel stops asking
-        await self._in_thread(self._device(fh), self._data.flush, fh)
+        self._consent_to_wait(fh)
+        self._data.flush(fh)
 
     @answering
-    async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._in_thread(self._device(fh), self._data.fsync, fh, datasync)
+    def fsync(self, fh: int, datasync: bool) -> None:
+        self._consent_to_wait(fh)
+        self._data.fsync(fh, datasync)
 
     @answering
-    async def release(self, fh: int) -> None:
-        await self._release(fh)
+    def release(self, fh: int) -> None:
+        self._release(fh)
 
-    async def _release(self, fh: int) -> None:
+    def _release(self, fh: int) -> None:
         if self._data.may_block(fh):
-            await self._in_thread(self._device(fh), self._data.release, fh)
-        else:
-            self._data.release(fh)
+            self._consent_to_wait(fh)
+        self._data.release(fh)
 
 
 def _caller(ctx: RequestContext) -> Caller:

@@ -27,6 +27,7 @@ from overlayd.host.mounts import Mount, mount_at
 from overlayd.host.propagation import may_mount
 from overlayd.host.sources import Source
 from overlayd.kernel.forgetting import Forgetter
+from overlayd.kernel.loop import RequestLoop
 from overlayd.kernel.operations import Operations
 from overlayd.service.asking import Explainer
 from overlayd.service.control import Control, open_socket
@@ -138,6 +139,9 @@ class _Live(NamedTuple):
 def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iterator[_Live]:
     """The FUSE session, the record of it and its socket, taken down at the end of the block."""
     operations = Operations(overlay, plan.cache, plan.errors)
+    loop = RequestLoop(len(os.sched_getaffinity(0)))
+    operations.away = loop.away
+    loop.install()
     _mount(plan, operations)
     plan.sources.clear()  # the frames above hold the plan to the end
     mount = mount_at(plan.target)

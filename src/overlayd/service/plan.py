@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from overlayd.core.types import Rules
+from overlayd.core.types import ErrorStyle, Rules
 from overlayd.host.sources import Source
 from overlayd.kernel.cache import CachePolicy
-from overlayd.kernel.operations import ErrorStyle
 from overlayd.table.mount_tree import MountTable
 
 

@@ -1,0 +1,148 @@
+"""Waiting for requests: by asking for a moment whether the next one is there, then asleep.
+
+Waking up costs more than most answers do. While requests keep coming, the loop therefore asks the
+kernel again and again for some microseconds before it parks; when they stop, it does not ask at all
+and nothing runs. pyfuse3 finds `trio` in its own module, as its asyncio mode makes use of, and two
+things are put in its place there: the lock by which its tasks take turns at reading, and the wait
+for the descriptor.
+
+The rule of the turns: whoever has read a request keeps the turn in mind only as free, and takes it
+again once the request is answered, without any other task having run. A task that has to wait on
+the way says so (`away`), and one that waits for its turn is woken then.
+"""
+
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyfuse3
+import trio
+
+_PATIENCE_NS = 80_000
+"""For how long the next request is polled for; where tried, a busy guest's came within 60 us."""
+_TURN_NS = 500_000
+"""After so long the daemon's other tasks get their turn, even if requests keep coming."""
+_AWAY_NS = 5_000_000
+"""For so long a request that waits for something keeps the loop from polling."""
+_BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
+
+
+class RequestLoop:
+    """Takes the place of `trio.Lock` and of waiting for the descriptor in pyfuse3's loop."""
+
+    def __init__(self, processors: int) -> None:
+        """With one processor only, polling would keep the guest from asking."""
+        self._patience = _PATIENCE_NS if processors > 1 else 0
+        self._budget = 0
+        self._next_turn = 0
+        self._away = 0
+        self._away_since = 0
+        self._poll: select.poll | None = None
+        self._ends = False
+        self._taken = False
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    def install(self) -> None:
+        """Have pyfuse3 wait as this does, from the next `pyfuse3.main` on."""
+        pyfuse3.trio = _TrioForPyfuse3(self)  # type: ignore[attr-defined]
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """For a request that waits for something in the block: another task reads meanwhile."""
+        self._away += 1
+        self._away_since = time.perf_counter_ns()
+        if not self._taken:
+            self._waiting.unpark()
+        try:
+            yield
+        finally:
+            self._away -= 1
+
+    # -- pyfuse3's lock -------------------------------------------------------------------------
+
+    async def __aenter__(self) -> None:
+        while self._taken:
+            await self._waiting.park()
+        self._taken = True
+
+    async def __aexit__(self, *_: object) -> None:
+        """Free the turn without waking anybody, since whoever had it takes it again.
+
+        Unless it may not: pyfuse3 ends a task where two others wait, and all at the end.
+        """
+        self._taken = False
+        if self._ends:
+            self._waiting.unpark_all()
+        elif len(self._waiting) > 1:
+            self._waiting.unpark()
+
+    # -- pyfuse3's wait -------------------------------------------------------------------------
+
+    async def wait_readable(self, descriptor: int) -> None:
+        """Return when there is a request to be read; raises ClosedResourceError at the end."""
+        poll = self._poll
+        if poll is None:
+            poll = self._poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+        now = time.perf_counter_ns()
+        if now >= self._next_turn:
+            await trio.lowlevel.checkpoint()
+            self._next_turn = (now := time.perf_counter_ns()) + _TURN_NS
+        events = () if self._ends else self._ask(poll, now)
+        while not events:
+            if self._ends:
+                raise trio.ClosedResourceError
+            await trio.lowlevel.wait_readable(descriptor)
+            events = poll.poll(0)
+            self._learn(now)
+        if events[0][1] & _BROKEN:  # unmounted: every task is to find out
+            self._ends = True
+
+    def _ask(self, poll: select.poll, now: int) -> Any:
+        """Ask whether there is a request, for as long as it pays; what was seen."""
+        end = now + self._budget
+        while not (events := poll.poll(0)):
+            now = time.perf_counter_ns()
+            # What a thread has found out can be answered only once this loop sleeps.
+            if now >= end or (self._away and now < self._away_since + _AWAY_NS):
+                break
+        return events
+
+    def _learn(self, since: int) -> None:
+        """Poll next time as long as it takes, if requests came that close; else ever less."""
+        now = time.perf_counter_ns()
+        self._budget = self._patience if now - since <= self._patience else self._budget >> 2
+        self._next_turn = now + _TURN_NS
+
+    def notify_closing(self, descriptor: int) -> None:
+        """End all waiting on *descriptor*."""
+        self._ends = True
+        self._waiting.unpark_all()
+        trio.lowlevel.notify_closing(descriptor)
+
+
+class _Lowlevel:
+    """`trio.lowlevel`, but for waiting."""
+
+    def __init__(self, loop: RequestLoop) -> None:
+        self.wait_readable = loop.wait_readable
+        self.notify_closing = loop.notify_closing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio.lowlevel, name)
+
+
+class _TrioForPyfuse3:
+    """`trio`, but for what `RequestLoop` does itself."""
+
+    def __init__(self, loop: RequestLoop) -> None:
+        self._loop = loop
+        self.lowlevel = _Lowlevel(loop)
+
+    def Lock(self) -> RequestLoop:  # noqa: N802 - pyfuse3 calls it by this name
+        return self._loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name)

@@ -1,0 +1,190 @@
+"""How a request is answered: at once on the event loop, or in a thread where it has to wait.
+
+A handler is a plain function. It is called on the event loop and nothing is awaited; where the core
+says that it would have to wait for a device or server, it is called again in a worker thread that
+may wait. Threads are rationed by device, so that a stuck one starves nobody else. `answering` is
+the only place where errors are converted: pyfuse3 ends the whole mount for any exception that is
+not a FUSEError.
+"""
+
+import errno
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+from pyfuse3 import FUSEError
+
+from overlayd.core.overlay import Overlay
+from overlayd.core.types import ErrorStyle, WouldBlock
+from overlayd.kernel.counters import Counters, subject_of
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_THREADS_PER_DEVICE = 16
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
+_ASKED_ONCE = frozenset(("flush", "fsync", "fsyncdir", "release", "releasedir"))
+"""The host tells of a failed writeback once: asked again, it would say that all is well."""
+_FORGET_TURNS = 20
+_FORGET_PAUSE = 0.005  # seconds
+
+# wasmtime turns EROFS into EIO before its guest sees it; EPERM passes through (SPEC.md section 6).
+_STYLES: dict[str, dict[int, int]] = {"posix": {}, "wasi": {errno.EROFS: errno.EPERM}}
+
+Then = Callable[["Requests", Any, Any], None]
+"""Called on the event loop after an answer, with that and the handler's first argument."""
+
+
+def answering(handler: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Make the plain function *handler* one of pyfuse3's: what it raises becomes a FUSEError.
+
+    An OSError becomes its errno, anything else EIO. Requests and errors are counted here too.
+    """
+    return _answered(handler, None)
+
+
+def answering_then(
+    then: Then,
+) -> Callable[[Callable[P, T]], Callable[P, Coroutine[Any, Any, T]]]:
+    """The same, with *then* to be called after each answer."""
+    return lambda handler: _answered(handler, then)
+
+
+def _answered(handler: Callable[P, T], then: Then | None) -> Callable[P, Coroutine[Any, Any, T]]:
+    operation = handler.__name__
+    subject = subject_of(operation)
+    may_repeat = operation not in _ASKED_ONCE
+
+    @functools.wraps(handler)
+    async def wrapper(*args: Any) -> T:
+        requests: Requests = args[0]
+        try:
+            requests.counters.request(operation, subject, args[1])
+            freed = requests.descriptors.freed
+            device = None
+            # No exception is kept while anything is waited for: its frames hold descriptors, which
+            # would then be closed here, and closing one of a slow source takes its time.
+            try:
+                answer = handler(*args)  # type: ignore[call-arg]
+            except WouldBlock as wait:
+                device = wait.device
+            except OSError as error:
+                if not may_repeat or not await requests.room_comes(error, freed):
+                    raise
+                answer = await requests.ask(partial(handler, *args))
+            if device is not None:
+                again = partial(handler, *args)
+                answer = await requests.ask_in_thread(device, again, freed, may_repeat)
+            if then is not None:
+                then(requests, answer, args[1])
+            return answer
+        except FUSEError:
+            raise
+        except Exception as error:
+            number = requests.number_of(operation, error)
+        raise FUSEError(number)
+
+    return wrapper  # type: ignore[return-value]
+
+
+class Requests(pyfuse3.Operations):
+    """What all handlers of one mount go through."""
+
+    def __init__(self, overlay: Overlay, errors: ErrorStyle) -> None:
+        super().__init__()
+        self.counters = Counters(overlay.namespace)
+        self.descriptors = overlay.namespace.cache
+        self.error_style = errors
+        self.away: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Entered around whatever a request waits for: others are to be read meanwhile."""
+        self._overlay = overlay
+        self._under_way: set[trio.Event] = set()
+        self._limiters: dict[int, trio.CapacityLimiter] = {}
+
+    async def drained(self, seconds: float) -> bool:
+        """Whether all requests that are in threads now end within *seconds*.
+
+        Those that are answered on the event loop have ended whenever anybody else runs.
+        """
+        with trio.move_on_after(seconds) as limit:
+            for ended in list(self._under_way):
+                await ended.wait()
+        return not limit.cancelled_caught
+
+    def number_of(self, operation: str, error: Exception) -> int:
+        """The errno that is answered where the handler of *operation* raised *error*."""
+        if isinstance(error, OSError):
+            if error.errno is None:
+                log.exception("%s: an error without a number", operation)
+            number = error.errno or errno.EIO
+            number = _STYLES[self.error_style].get(number, number)
+        else:
+            log.exception("%s: unexpected; answered EIO", operation)
+            number = errno.EIO
+        self.counters.errors[number] += 1
+        return number
+
+    async def ask(self, answer: Callable[[], T]) -> T:
+        """What *answer* gives here if it need not wait, else in a thread that may."""
+        try:
+            return answer()
+        except WouldBlock as wait:
+            device = wait.device
+        return await self._in_thread(device, answer)
+
+    async def ask_in_thread(
+        self, device: int, answer: Callable[[], T], freed: int, may_repeat: bool
+    ) -> T:
+        """What *answer* gives in a thread; asked once more where room on the host was to come."""
+        try:
+            return await self._in_thread(device, answer)
+        except OSError as error:
+            if not may_repeat or not await self.room_comes(error, freed):
+                raise
+        return await self._in_thread(device, answer)
+
+    async def room_comes(self, error: OSError, freed: int) -> bool:
+        """Whether *error* says that the host is full, and it is not any more, or shortly is not.
+
+        The kernel says only some requests later that it has done with a file that was removed, and
+        until then the host keeps the file. Waited for in turns of the event loop, each of which
+        reads what the kernel has queued; what stays for so long is kept by a guest. *freed* was
+        counted before the host was asked.
+        """
+        if error.errno not in _NO_ROOM:
+            return False
+        expected = self.descriptors.lingering()
+        with self.away():
+            for _ in range(_FORGET_TURNS):
+                if not expected & self.descriptors.lingering():
+                    break
+                await trio.sleep(_FORGET_PAUSE)
+            else:
+                self.descriptors.stop_expecting(expected)
+        return self.descriptors.freed != freed
+
+    async def _in_thread(self, device: int, answer: Callable[[], T]) -> T:
+        limiter = self._limiters.get(device)
+        if limiter is None:
+            limiter = self._limiters[device] = trio.CapacityLimiter(_THREADS_PER_DEVICE)
+        ended = trio.Event()
+        self._under_way.add(ended)
+        try:
+            with self.away():
+                return await trio.to_thread.run_sync(
+                    self._patiently, answer, abandon_on_cancel=True, limiter=limiter
+                )
+        finally:
+            self._under_way.discard(ended)
+            ended.set()
+
+    def _patiently(self, answer: Callable[[], T]) -> T:
+        with self._overlay.namespace.patience():
+            return answer()
