@@ -17,6 +17,7 @@ class Devices:
     def __init__(self) -> None:
         self.blocking: set[int] = set()
         self._held: frozenset[int] = frozenset()
+        self._plain: frozenset[int] = frozenset()
         self._overlays: set[int] = set()
         self._no_birth: set[int] = set()
         self._seen: set[int] = set()
@@ -26,6 +27,14 @@ class Devices:
     def hold(self, devices: Iterable[int]) -> None:
         """*devices* are those of the sources from now on."""
         self._held = frozenset(devices)
+        self._sort_out()
+
+    def is_plain(self, device: int) -> bool:
+        """Whether *device* is a source's, and what it says of its objects is simply true.
+
+        False where that has not been found out yet; for sources it does not change.
+        """
+        return device in self._plain
 
     def may_block(self, status: fs.HostStat) -> bool:
         """Whether the file system of *status* may keep a caller waiting."""
@@ -57,6 +66,10 @@ class Devices:
         _note(self._overlays, status.dev, is_overlay)
         _note(self._no_birth, status.dev, _copies_up(mount))
         self._seen.add(status.dev)
+        self._sort_out()
+
+    def _sort_out(self) -> None:
+        self._plain = (self._held & self._seen) - self.blocking - self._no_birth
 
 
 def _copies_up(mount: Mount | None) -> bool:

@@ -36,9 +36,15 @@ class Names:
 
     def lookup(self, parent: int, name: bytes) -> Attrs:
         """The object *name* in *parent*, lent once. Raises ENOENT, ENAMETOOLONG, ESTALE."""
-        node, status = self._namespace.look_up(self._namespace.nodes.get(parent), name)
-        with self._namespace.nodes.lending(node):
-            return self._attributes.describe(node, status)
+        nodes = self._namespace.nodes
+        node, status = self._namespace.look_up(nodes.get(parent), name)
+        try:
+            attrs = self._attributes.describe(node, status)
+        except BaseException:
+            nodes.discard_if_unused(node)
+            raise
+        nodes.lend(node)
+        return attrs
 
     def forget(self, number: int, count: int) -> None:
         """The kernel gave back *count* references to *number*."""

@@ -92,6 +92,8 @@ class Namespace:
             source = position.mount.fd
             return Found(position, position.mount, self._unasked_status(source), source)
         status = self._host_child(where, name)
+        if position is None and status is not None and self._is_plain(status):
+            return Found(None, where.mount, status, None)
         if position is not None:
             if status is None or not status.is_dir or self._is_overlay(status):
                 return Found(position, None, None, None)
@@ -120,7 +122,7 @@ class Namespace:
             status = fs.stat_child(where.fd, name)
         except FileNotFoundError:
             return None
-        if status.dev == self.own_device:
+        if self._is_plain(status) or status.dev == self.own_device:
             return status
         may_block = self._devices.may_block(status)
         if may_block and not self._is_overlay(status):
@@ -129,6 +131,10 @@ class Namespace:
             self.consent_to_wait(status.dev)
             status = fs.stat_child(where.fd, name, fresh=True)
         return self._devices.trim(status)
+
+    def _is_plain(self, status: fs.HostStat) -> bool:
+        """Whether *status* needs no second look: that of a source's file system that is local."""
+        return status.dev != self.own_device and self._devices.is_plain(status.dev)
 
     def _is_overlay(self, status: fs.HostStat) -> bool:
         return status.dev == self.own_device or self._devices.is_found_overlay(status)
@@ -176,8 +182,13 @@ class Namespace:
             return False
         if node.key.dev in self._devices.blocking or node.other_places is not None:
             return True
-        mounts = self.mounts_of(node)
-        return bool(mounts) and mounts[0] is not None and mounts[0].overlaps
+        if node.file_type == stat.S_IFDIR:
+            mount = node.mount
+        elif (parent := node.parent) is None:
+            return False
+        else:
+            mount = provider(parent.position, parent.mount, node.name)
+        return mount is not None and mount.overlaps
 
     def is_shared(self, number: int) -> bool:
         """Whether names may come to be in directory *number* behind the kernel's back."""
@@ -186,6 +197,8 @@ class Namespace:
     def status(self, fd: fs.Fd) -> fs.HostStat:
         """Status of an opened host object, asked of its server if it has one."""
         status = fs.stat_fd(fd)
+        if self._devices.is_plain(status.dev):
+            return status
         if self._devices.may_block(status):
             self.consent_to_wait(status.dev)
             status = fs.stat_fd(fd, fresh=True)
@@ -337,9 +350,10 @@ class Namespace:
         return fd
 
     def _open_file(self, node: Node) -> fs.Fd:
-        for handle in self.handles.on(node):
-            if handle.fd is not None:
-                return handle.fd
+        if node.handles:
+            for handle in self.handles.on(node):
+                if handle.fd is not None:
+                    return handle.fd
         self.consent_to_reach(node)
         for place in node.places:
             try:
@@ -357,9 +371,10 @@ class Namespace:
         return pinned
 
     def _file_status(self, node: Node) -> fs.HostStat:
-        for handle in self.handles.on(node):
-            if handle.fd is not None:
-                return self.status(handle.fd)
+        if node.handles:
+            for handle in self.handles.on(node):
+                if handle.fd is not None:
+                    return self.status(handle.fd)
         if node.other_places is None and node.parent is not None:
             try:
                 found = self.child(self.where(node.parent), node.name)
@@ -408,15 +423,16 @@ def check_name(name: bytes) -> None:
     """Refuse what no directory entry can be called; the kernel's own limit for FUSE is 1024."""
     if len(name) > NAME_MAX:
         raise enametoolong()
-    if not name or b"/" in name or b"\0" in name or name in (b".", b".."):
+    if b"/" in name or b"\0" in name or name in (b"", b".", b".."):
         raise einval()
 
 
 def _key(parent: Node, mount: Attachment | None, status: fs.HostStat) -> NodeKey:
-    if stat.S_ISDIR(status.mode):
+    file_type = status.file_type
+    if file_type == stat.S_IFDIR:
         assert mount is not None
         return NodeKey(status.dev, status.ino, mount.seed, status.mount_id)
-    if stat.S_ISLNK(status.mode):
+    if file_type == stat.S_IFLNK:
         return NodeKey(status.dev, status.ino, -parent.number)
     return NodeKey(status.dev, status.ino)
 

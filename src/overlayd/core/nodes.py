@@ -9,6 +9,7 @@ This module is the only owner of lookup counts: `lend` is the one increment, `fo
 decrement.
 """
 
+import functools
 import itertools
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ DIRECTORY = 0o040000
 """S_IFDIR, the file type of a directory."""
 
 _WORD = (1 << 64) - 1
+_SPREAD = 0x13C6EF372FE94F  # odd, of 53 bits
 
 
 class NodeKey(NamedTuple):
@@ -265,9 +267,9 @@ class NodeTable:
 
     def place(self, node: Node, parent: Node, name: bytes) -> None:
         """Note that *node* was seen as *name* in *parent*, most recently. Raises ELOOP."""
+        if node.parent is parent and node.name == name:
+            return
         with self._lock:
-            if node.parent is parent and node.name == name:
-                return
             if node.parent is not None and node.file_type == DIRECTORY:
                 _refuse_circle(node, parent)
             elif node.parent is not None:
@@ -390,11 +392,21 @@ def _refuse_circle(node: Node, parent: Node) -> None:
 
 
 def _scramble(seed: int, dev: int, ino: int) -> int:
-    """Spread (dev, ino) over 53 bits; two numbers rarely meet, and `_free_number` parts them."""
-    word = (ino * 0x9E3779B97F4A7C15 + dev * 0xC2B2AE3D27D4EB4F + seed) & _WORD
-    word = ((word ^ (word >> 32)) * 0xD6E8FEB86659FD93) & _WORD
-    number = (word ^ (word >> 32)) & (NUMBER_LIMIT - 1)
+    """Spread (dev, ino) over 53 bits; two numbers rarely meet, and `_free_number` parts them.
+
+    Within one file system they never do, as long as its inode numbers have 53 bits: multiplying by
+    an odd number is a permutation.
+    """
+    number = (ino * _SPREAD + _origin(seed, dev)) & (NUMBER_LIMIT - 1)
     return number if number > ROOT_NUMBER else number + 2
+
+
+@functools.lru_cache(maxsize=1024)
+def _origin(seed: int, dev: int) -> int:
+    """Where the numbers of one file system begin, far from another's."""
+    word = (dev * 0xC2B2AE3D27D4EB4F + seed) & _WORD
+    word = ((word ^ (word >> 32)) * 0xD6E8FEB86659FD93) & _WORD
+    return word ^ (word >> 32)
 
 
 def _next_number(number: int) -> int:
@@ -402,7 +414,8 @@ def _next_number(number: int) -> int:
 
 
 def _natural_number(key: NodeKey) -> int:
-    return _scramble(max(key.scope, 0), key.dev, key.ino)
+    scope = key.scope
+    return _scramble(scope if scope > 0 else 0, key.dev, key.ino)
 
 
 def _path_number(path: tuple[bytes, ...]) -> int:

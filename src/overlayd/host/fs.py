@@ -25,6 +25,7 @@ RENAME_EXCHANGE = 2
 
 _STATX = struct.Struct("=IIQIIIHxxQQQQ qIxxxx qIxxxx qIxxxx qIxxxx IIII Q")
 _NANOSECONDS = 1_000_000_000
+_TYPE = 0o170000  # S_IFMT(mode) without a call
 
 
 class Fd:
@@ -74,12 +75,12 @@ class HostStat(NamedTuple):
     @property
     def file_type(self) -> int:
         """The S_IFMT bits."""
-        return stat.S_IFMT(self.mode)
+        return self.mode & _TYPE
 
     @property
     def is_dir(self) -> bool:
         """Whether this is a directory."""
-        return stat.S_ISDIR(self.mode)
+        return self.mode & _TYPE == stat.S_IFDIR
 
 
 def _unpack(raw: bytes) -> HostStat:
