@@ -157,8 +157,10 @@ class Access:
 
     def is_behind_read_only(self, node: Node) -> bool:
         """Whether *node* is known through a read-only preopen; looks at no other name."""
-        mounts = self._namespace.mounts_of(node)
-        return any(mount is not None and mount.read_only for mount in mounts)
+        for mount in self._namespace.mounts_of(node):
+            if mount is not None and mount.read_only:
+                return True
+        return False
 
     def _note(self, operation: str, node: Node, denied: Denied, caller: Caller) -> None:
         space = self._namespace

@@ -345,7 +345,12 @@ class Namespace:
     def _open_checked(self, node: Node, parent: fs.Fd, name: bytes) -> fs.Fd:
         """Open *name* and make sure that it still is *node*; raises ESTALE where it is not."""
         fd = self.cache.opening(lambda: fs.open_child(parent, name))
-        if not _is(node, self.status(fd)):
+        status = fs.stat_fd(fd)  # as the host's kernel knows it: whatever it is, nobody is asked
+        if node.key is None or (status.dev, status.ino) != node.key[:2]:
+            raise estale()
+        if not self._devices.is_plain(status.dev):
+            status = self.status(fd)
+        if not _is(node, status):
             raise estale()
         return fd
 
@@ -355,6 +360,11 @@ class Namespace:
                 if handle.fd is not None:
                     return handle.fd
         self.consent_to_reach(node)
+        parent = node.parent
+        if parent is not None and node.other_places is None and parent.position is None:
+            # Nothing hides a name there: what it opens needs to be checked, and nothing before.
+            with suppress(OSError):
+                return self._open_checked(node, self._directory(parent), node.name)
         for place in node.places:
             try:
                 where = self.where(place.parent)
@@ -410,6 +420,11 @@ class Namespace:
         """
         if node.file_type == stat.S_IFDIR:
             return [node.mount]
+        if node.other_places is None:
+            parent = node.parent
+            if parent is None:
+                return []
+            return [provider(parent.position, parent.mount, node.name)]
         return [provider(parent.position, parent.mount, name) for parent, name in node.places]
 
 

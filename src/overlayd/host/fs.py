@@ -15,6 +15,7 @@ import fcntl
 import os
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -112,16 +113,27 @@ _STAT_CHILD = libc.AT_SYMLINK_NOFOLLOW | libc.AT_NO_AUTOMOUNT
 _STAT_FD = libc.AT_EMPTY_PATH | libc.AT_NO_AUTOMOUNT
 
 
+def _statx_by_ctypes(directory: int, name: bytes, flags: int, _kind: type[HostStat]) -> HostStat:
+    return _unpack(libc.statx(directory, name, flags))
+
+
+_statx: Callable[[int, bytes, int, type[HostStat]], HostStat] = _statx_by_ctypes
+with suppress(ImportError):  # it could not be built
+    from overlayd.host import _calls
+
+    _statx = _calls.statx
+
+
 def stat_child(directory: Fd, name: bytes, *, fresh: bool = False) -> HostStat:
     """Status of *name* in *directory*; of a link itself, of a mounted file system's root."""
     flags = _STAT_CHILD if fresh else _STAT_CHILD | libc.AT_STATX_DONT_SYNC
-    return _unpack(libc.statx(directory.number, name, flags))
+    return _statx(directory.number, name, flags, HostStat)
 
 
 def stat_fd(fd: Fd, *, fresh: bool = False) -> HostStat:
-    """Status of the object *fd* names."""
+    """Status of what *fd* names, O_PATH or not."""
     flags = _STAT_FD if fresh else _STAT_FD | libc.AT_STATX_DONT_SYNC
-    return _unpack(libc.statx(fd.number, b"", flags))
+    return _statx(fd.number, b"", flags, HostStat)
 
 
 # -- opening ------------------------------------------------------------------------------------

@@ -1,0 +1,5 @@
+from typing import TypeVar
+
+Status = TypeVar("Status", bound=tuple[object, ...])
+
+def statx(directory: int, name: bytes, flags: int, kind: type[Status], /) -> Status: ...
