@@ -96,14 +96,6 @@ async def wait_in_block(session: Session, seconds: float) -> None:
         await trio.sleep(seconds)
 
 
-def run_to_end(session: Session, max_tasks: int = 99) -> None:
-    async def main() -> None:
-        with trio.fail_after(20):
-            await session.main(max_tasks)
-
-    trio.run(main)
-
-
 @pytest.mark.parametrize("processors", [1, 2])
 @pytest.mark.parametrize("max_tasks", [2, 3, 99])
 @pytest.mark.parametrize("seed", range(8))
@@ -157,9 +149,20 @@ def test_what_waits_keeps_nobody_else_waiting() -> None:
         return wait_for_others(session) if request == b"slow" else None
 
     with session(answer) as it:
-        it.ask(*[b"slow"] * 5, b"quick", b"last", STOP)
-        run_to_end(it)
-        assert it.answered[:2] == [b"quick", b"last"]
+
+        async def ask() -> None:
+            it.ask(b"quick")
+            await trio.sleep(0.01)  # one task waits for a request now, one for its turn
+            it.ask(*[b"slow"] * 5, b"quick", b"last", STOP)
+
+        async def main() -> None:
+            with trio.fail_after(20):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(it.main)
+                    nursery.start_soon(ask)
+
+        trio.run(main)
+        assert it.answered[:3] == [b"quick", b"quick", b"last"]
 
 
 def test_tasks_that_are_not_needed_end() -> None:
@@ -262,8 +265,9 @@ def polls_of_idle_time(processors: int, monkeypatch: pytest.MonkeyPatch) -> list
     with session(lambda *_: None, processors) as it:
 
         async def ask_now_and_then() -> None:
-            for _ in range(100):  # close together: it pays to poll
-                it.ask(b"burst")
+            it.ask(b"first")
+            await trio.sleep(0.02)
+            it.loop._budget = it.loop._patience  # as after requests that came close together
             for _ in range(6):
                 await trio.sleep(0.02)
                 polls.append(0)
@@ -282,7 +286,9 @@ def polls_of_idle_time(processors: int, monkeypatch: pytest.MonkeyPatch) -> list
 
 
 def test_nobody_polls_once_requests_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert polls_of_idle_time(2, monkeypatch)[-1] <= 4
+    polls = polls_of_idle_time(2, monkeypatch)
+    assert max(polls[1:3]) > polls[-1]
+    assert polls[-1] <= 4
 
 
 def test_one_processor_never_polls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,15 +68,13 @@ class RequestLoop:
         self._taken = True
 
     async def __aexit__(self, *_: object) -> None:
-        """Free the turn without waking anybody, since whoever had it takes it again.
+        """Free the turn without waking anybody, since whoever had it takes it again, but at the end.
 
-        Unless it may not: pyfuse3 ends a task where two others wait, and all at the end.
+        (A task that pyfuse3 ends because two others wait has left one of them with the turn.)
         """
         self._taken = False
         if self._ends:
             self._waiting.unpark_all()
-        elif len(self._waiting) > 1:
-            self._waiting.unpark()
 
     # -- pyfuse3's wait -------------------------------------------------------------------------
 
