@@ -20,6 +20,7 @@ from overlayd.core.overlay import Overlay
 from overlayd.core.types import Attrs, Changes, WouldBlock
 from overlayd.host.credentials import Caller
 from overlayd.host.fs import HostStat
+from overlayd.kernel import wire
 from overlayd.kernel.cache import CachePolicy
 from overlayd.kernel.counters import Counters, subject_of
 from overlayd.kernel.forgetting import Crowded
@@ -101,6 +102,7 @@ class Operations(pyfuse3.Operations):
         """Go by these settings from now on."""
         self.error_style = _STYLES[errors]
         self._seconds = cache.seconds
+        self._keeps_listings = cache.keeps_listings
 
     async def drained(self, seconds: float) -> bool:
         """Whether all requests that are in threads now end within *seconds*.
@@ -270,6 +272,8 @@ class Operations(pyfuse3.Operations):
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         handle = await self._call(self._names.opendir, inode, _caller(ctx))
         self.counters.opened(handle)
+        if self._keeps_listings:
+            wire.amend_open(handle, wire.CACHE_DIR | wire.KEEP_CACHE)
         return handle
 
     @answering
