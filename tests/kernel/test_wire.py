@@ -17,7 +17,6 @@ from support.wire_client import (
     LOOKUP,
     OPEN,
     OPENDIR,
-    PASSTHROUGH,
     READ,
     Kernel,
     session,
@@ -64,16 +63,16 @@ def test_parallel_lookups_are_granted_where_they_are_offered(minor: int) -> None
 
 
 def test_flags_of_the_second_word_and_the_stack_depth() -> None:
-    with session(flags=PASSTHROUGH, depth=2) as kernel:
-        granted, depth = kernel.init(USUAL | PASSTHROUGH).granted
-        assert granted & PASSTHROUGH and granted & INIT_EXT
+    with session(flags=wire.PASSTHROUGH, depth=2) as kernel:
+        granted, depth = kernel.init(USUAL | wire.PASSTHROUGH).granted
+        assert granted & wire.PASSTHROUGH and granted & INIT_EXT
         assert depth == 2
-    with session(flags=PASSTHROUGH, depth=2) as kernel:
+    with session(flags=wire.PASSTHROUGH, depth=2) as kernel:
         granted, depth = kernel.init(USUAL).granted
-        assert not granted & PASSTHROUGH
+        assert not granted & wire.PASSTHROUGH
         assert depth == 0
-    with session(flags=PASSTHROUGH, depth=2) as kernel:  # a second word that is none
-        assert not kernel.init((USUAL | PASSTHROUGH) & ~INIT_EXT).granted[0] & PASSTHROUGH
+    with session(flags=wire.PASSTHROUGH, depth=2) as kernel:  # a second word that is none
+        assert not kernel.init((USUAL | wire.PASSTHROUGH) & ~INIT_EXT).granted[0] & wire.PASSTHROUGH
 
 
 def test_a_reply_is_amended_as_asked_and_once() -> None:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 LOOKUP, OPEN, READ, INIT, OPENDIR, FSYNCDIR, CREATE = 1, 14, 15, 26, 27, 30, 35
 INIT_EXT = 1 << 30
-PASSTHROUGH = 1 << 37
 _SECONDS = 20
 
 

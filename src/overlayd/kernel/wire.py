@@ -11,6 +11,8 @@ from types import ModuleType
 
 PARALLEL_DIROPS = 1 << 18
 """INIT: lookups and listings in one directory need not wait for each other."""
+PASSTHROUGH = 1 << 37
+"""INIT: the kernel may read and write files that were registered with the session past us."""
 KEEP_CACHE = 1 << 1
 """Open and opendir: what the kernel has cached of it stays valid."""
 CACHE_DIR = 1 << 3
@@ -34,11 +36,24 @@ def _load() -> tuple[ModuleType | None, str]:
         return None, f"not built: {error}"
     finally:
         sys.setdlopenflags(flags)
-    _wire.want(PARALLEL_DIROPS, 0)
     return _wire, ""
 
 
 _extension, _absence = _load()
+
+
+def want(*, passthrough: bool = False, stack_depth: int = 1) -> None:
+    """What to ask of the kernel, where it offers that, in the next mount.
+
+    With *passthrough*, *stack_depth* says on how many file systems on top of each other backing
+    files may lie: 1, or 2 for overlayfs, which then cannot have our mount as a layer.
+    """
+    if _extension is not None:
+        flags = PARALLEL_DIROPS | (PASSTHROUGH if passthrough else 0)
+        _extension.want(flags, stack_depth if passthrough else 0)
+
+
+want()
 
 
 @dataclass(frozen=True, slots=True)
