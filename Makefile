@@ -54,10 +54,11 @@ $(PACKAGES): tools/install-packages
 	PYTHON=$(PYTHON) tools/install-packages
 	@mkdir -p build && touch $@
 
-$(INSTALLED): $(PACKAGES) pyproject.toml
+$(INSTALLED): $(PACKAGES) pyproject.toml setup.py $(wildcard src/overlayd/*/*.c)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
 	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f src/overlayd/*/*.so

@@ -45,6 +45,12 @@ def test_the_compiler_and_pip_stayed_behind(engine: Engine) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_the_extension_is_in_it(engine: Engine) -> None:
+    script = "from overlayd.kernel import wire; print(wire.state())"
+    done = engine.output("--entrypoint=/opt/overlayd/bin/python", OVERLAYD, "-c", script)
+    assert done.stdout == "off (nothing is mounted)\n"
+
+
 def test_its_modules_are_compiled(engine: Engine) -> None:
     """A read-only root file system would have them compiled at every health check."""
     script = "cd /opt/overlayd/lib/python3*/site-packages/overlayd && ls cli/__pycache__"

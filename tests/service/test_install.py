@@ -48,13 +48,16 @@ SHIPPED = [
 ]
 
 
+UNPUBLISHED = shutil.ignore_patterns("*.egg-info", "*.so")
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is published: building leaves files in the tree it builds."""
     copy = tmp_path_factory.mktemp("source")
     for name in ("src", "docs", "completions", "systemd", "tools"):
-        shutil.copytree(TOP / name, copy / name, ignore=shutil.ignore_patterns("*.egg-info"))
-    for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(TOP / name, copy / name, ignore=UNPUBLISHED)
+    for name in ("Makefile", "pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(TOP / name, copy)
     return copy
 
@@ -87,6 +90,7 @@ def test_the_wheel_ships_what_make_install_installs(source: Path, tmp_path: Path
         for name in SHIPPED:
             assert f"{data}/data/{name}" in names
         assert "overlayd/config.schema.json" in names and "overlayd/py.typed" in names
+        assert [name for name in names if name.endswith(".so")] == ["overlayd/kernel/_wire.abi3.so"]
         points = next(name for name in names if name.endswith("entry_points.txt"))
         assert "mount.overlayd = overlayd.cli.mount_helper:main" in archive.read(points).decode()
 
@@ -131,6 +135,7 @@ def use_installed(stage: Path, app: Path, target: Path) -> None:
     assert f"rw  {app}" in run(overlayd, "check", "--dir", f"{app}::/")
     run("mount", "-t", "overlayd", "none", target, "-o", f"dir={app}::/")
     assert (target / "file").read_text() == "app"
+    assert '"wire": "parallel lookups"' in run(overlayd, "status", "--json", target)
     run("umount", target)
     assert not is_mounted(target)
     records = Path(os.environ["OVERLAYD_RUNTIME_DIR"])

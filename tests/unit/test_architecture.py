@@ -38,8 +38,11 @@ PURE_OS = {
 """What a room without file access may use of `os`, besides constants."""
 
 FILE_MODULES = {"pathlib", "shutil", "tempfile", "glob", "fcntl", "subprocess", "ctypes", "io"}
-ONE_FILE_EACH = {"table/config.py": {"pathlib", "Path"}}
-"""The configuration file is read where it is understood."""
+ONE_FILE_EACH = {
+    "table/config.py": {"pathlib", "Path"},
+    "kernel/wire.py": {"os.environ", "os.environ.get"},
+}
+"""The configuration file is read where it is understood, and the switch where it switches."""
 
 FUNCTION_LINES = 45
 MODULE_LINES = 500

@@ -12,6 +12,8 @@ class CachePolicy:
     seconds: float
     name: str = ""
     """As the operator gave it."""
+    keeps_listings: bool = False
+    """Whether the kernel may answer listings by itself, as somebody tells it what has changed."""
 
     def __str__(self) -> str:
         return self.name or f"{self.seconds:g}"

@@ -68,7 +68,7 @@ class RequestLoop:
         self._taken = True
 
     async def __aexit__(self, *_: object) -> None:
-        """Free the turn without waking anybody, since whoever had it takes it again, but at the end.
+        """Free the turn and wake nobody before the end, since whoever had it takes it again.
 
         (A task that pyfuse3 ends because two others wait has left one of them with the turn.)
         """

@@ -16,6 +16,7 @@ from overlayd.core.overlay import Overlay
 from overlayd.core.types import Attrs, Changes, ErrorStyle, WouldBlock
 from overlayd.host.credentials import Caller
 from overlayd.host.fs import HostStat
+from overlayd.kernel import wire
 from overlayd.kernel.cache import CachePolicy
 from overlayd.kernel.forgetting import Crowded
 from overlayd.kernel.requests import Requests, answering, answering_then
@@ -76,6 +77,7 @@ class Operations(Requests):
         """Go by these settings from now on."""
         self.error_style = errors
         self._seconds = cache.seconds
+        self._keeps_listings = cache.keeps_listings
 
     def _device(self, handle: int) -> int:
         return self._overlay.namespace.handles.get(handle).device
@@ -174,7 +176,10 @@ class Operations(Requests):
 
     @answering_then(_note_stream)
     def opendir(self, inode: int, ctx: RequestContext) -> int:
-        return self._names.opendir(inode, _caller(ctx))
+        handle = self._names.opendir(inode, _caller(ctx))
+        if self._keeps_listings:
+            wire.amend_open(handle, wire.CACHE_DIR | wire.KEEP_CACHE)
+        return handle
 
     @answering_then(_note_crowd)
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:

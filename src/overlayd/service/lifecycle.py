@@ -17,6 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from overlayd.kernel import wire
+
+# isort: split
+# What comes from the room above has to be loaded before this.
 import pyfuse3
 import trio
 
@@ -281,6 +285,7 @@ async def _announce(target: str, ready: Callable[[], None], manager: ServiceMana
             f"{printable(target)} was mounted but does not answer: {error.strerror}"
         ) from None
     log.info("serving %s", printable(target))
+    log.debug("replies amended on the wire: %s", wire.state())
     ready()
     await trio.to_thread.run_sync(manager.ready, f"Serving {target}")
     await feed_watchdog(manager, target)

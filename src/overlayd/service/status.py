@@ -12,6 +12,7 @@ from overlayd import __version__
 from overlayd.core.assembly import Attachment
 from overlayd.core.overlay import Overlay
 from overlayd.host import fs
+from overlayd.kernel import wire
 from overlayd.kernel.counters import Counters, Tally
 from overlayd.service.logs import lost_lines
 from overlayd.service.plan import MountPlan
@@ -67,6 +68,7 @@ class Status:
             "inodes": len(space.nodes),
             "handles": len(space.handles),
             "descriptors": len(space.cache),
+            "wire": str(wire.state()),
             "operations": dict(sorted(counters.operations.items())),
             "errors": {
                 errno.errorcode.get(number, str(number)): count

@@ -1,0 +1,44 @@
+"""The one part of the package that pyproject.toml cannot say: extensions that may be missing.
+
+Without a compiler, libfuse 3.14's headers or pkg-config the package is built without, installs and
+works; `overlayd.kernel.wire` says what is lost, and `overlayd.host.fs` does the same by ctypes.
+"""
+
+import shlex
+import subprocess
+import sysconfig
+from contextlib import suppress
+
+from setuptools import Extension, setup
+
+# One build for every Python from 3.11 on; those without the GIL have no such common interface.
+STABLE = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
+def libfuse(question: str) -> list[str]:
+    """What the compiler needs to be told, as pkg-config answers; nothing where it cannot."""
+    with suppress(OSError, subprocess.CalledProcessError):
+        return shlex.split(subprocess.check_output(["pkg-config", question, "fuse3"], text=True))
+    return []
+
+
+def extension(name: str, compile_args: list[str], link_args: list[str]) -> Extension:
+    """The extension module *name*, from the one source file beside where it belongs."""
+    return Extension(
+        name,
+        [f"src/{name.replace('.', '/')}.c"],
+        define_macros=[("Py_LIMITED_API", "0x030b0000")] if STABLE else [],
+        extra_compile_args=["-Wall", "-Wextra", *compile_args],
+        extra_link_args=link_args,
+        py_limited_api=STABLE,
+        optional=True,
+    )
+
+
+setup(
+    ext_modules=[
+        extension("overlayd.kernel._wire", libfuse("--cflags"), libfuse("--libs") or ["-lfuse3"]),
+        extension("overlayd.host._calls", ["-D_GNU_SOURCE"], []),
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE else {},
+)

@@ -1,0 +1,282 @@
+/* What libfuse and pyfuse3 do not know is set here, in replies on their way to the kernel.
+ *
+ * This module is loaded with RTLD_GLOBAL before pyfuse3, so that pyfuse3's call of
+ * fuse_session_mount comes here. It calls libfuse's own and then has the session read and write
+ * through the two hooks below (fuse_session_custom_io, libfuse 3.14). The read hook notes which
+ * requests are INIT, OPEN, OPENDIR and CREATE; the write hook amends the replies to those. All
+ * else passes untouched, and so do errors and notifications.
+ *
+ * No memory is allocated. Both tables are short arrays without order: they hold requests that
+ * are being answered at the moment. A table that is full means replies that are not amended,
+ * which every caller has to reckon with anyway. Guests have no say in any length that is used
+ * here: what counts is what read(2) returned and what libfuse is about to send.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define FUSE_USE_VERSION 35
+#include <dlfcn.h>
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define MAX_REQUESTS 1024 /* the daemon answers 256 at once */
+#define MAX_AMENDMENTS 1024
+
+/* From newer kernel headers than those that this may be built with. */
+#define OPEN_KEEP_CACHE (1u << 1)
+#define OPEN_PASSTHROUGH (1u << 7)
+#define INIT_EXTENDED (1u << 30)
+#define INIT_STACK_DEPTH 36 /* where in fuse_init_out; `flags2` lies just before it */
+#define INIT_FLAGS2 32
+
+struct amendment {
+    uint64_t handle;
+    uint32_t flags;
+    int32_t backing; /* 0 for none */
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* notifications come from any thread */
+static uint64_t requests[MAX_REQUESTS]; /* `unique` of those whose replies are looked at */
+static uint32_t opcodes[MAX_REQUESTS];
+static size_t request_count;
+static struct amendment amendments[MAX_AMENDMENTS];
+static size_t amendment_count;
+
+static uint64_t wanted, offered, granted; /* INIT flags, the second word of them above 32 bits */
+static uint32_t stack_depth;
+static unsigned long long amended; /* replies to OPEN, OPENDIR and CREATE */
+static int session_fd = -1;
+static const char *trouble = "nothing is mounted";
+
+/* -- the tables ------------------------------------------------------------------------------- */
+
+static void note_request(uint64_t unique, uint32_t opcode) {
+    if (request_count < MAX_REQUESTS) {
+        requests[request_count] = unique;
+        opcodes[request_count++] = opcode;
+    }
+}
+
+/* The opcode of a noted request, which is noted no longer; 0 for all others. */
+static uint32_t take_request(uint64_t unique) {
+    for (size_t i = 0; i < request_count; i++) {
+        if (requests[i] == unique) {
+            uint32_t opcode = opcodes[i];
+            requests[i] = requests[--request_count];
+            opcodes[i] = opcodes[request_count];
+            return opcode;
+        }
+    }
+    return 0;
+}
+
+static int take_amendment(uint64_t handle, struct amendment *found) {
+    for (size_t i = 0; i < amendment_count; i++) {
+        if (amendments[i].handle == handle) {
+            *found = amendments[i];
+            amendments[i] = amendments[--amendment_count];
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* -- requests --------------------------------------------------------------------------------- */
+
+/* INIT's flags; `size` bytes are there behind the header. */
+static uint64_t flags_offered(const char *argument, size_t size) {
+    uint32_t words[5] = {0}; /* major, minor, max_readahead, flags, flags2 */
+    memcpy(words, argument, size < sizeof(words) ? size : sizeof(words));
+    uint64_t flags = words[3];
+    return flags & INIT_EXTENDED ? flags | (uint64_t)words[4] << 32 : flags;
+}
+
+static void look_at_request(const char *message, size_t size) {
+    struct fuse_in_header header;
+    if (size < sizeof(header))
+        return; /* libfuse complains of it */
+    memcpy(&header, message, sizeof(header));
+    switch (header.opcode) {
+    case FUSE_INIT:
+        offered = flags_offered(message + sizeof(header), size - sizeof(header));
+        granted = 0;
+        /* fall through */
+    case FUSE_OPEN:
+    case FUSE_OPENDIR:
+    case FUSE_CREATE:
+        note_request(header.unique, header.opcode);
+    }
+}
+
+static ssize_t hooked_read(int fd, void *buffer, size_t size, void *userdata) {
+    (void)userdata;
+    ssize_t got = read(fd, buffer, size);
+    if (got > 0) { /* libfuse looks at errno only after -1 */
+        pthread_mutex_lock(&lock);
+        look_at_request(buffer, (size_t)got);
+        pthread_mutex_unlock(&lock);
+    }
+    return got;
+}
+
+/* -- replies ---------------------------------------------------------------------------------- */
+
+/* INIT's reply, 24 bytes for kernels older than 7.23, else 64. */
+static void amend_init(char *reply, size_t size) {
+    uint64_t flags = wanted & offered;
+    uint32_t low, high = 0;
+    if (size < offsetof(struct fuse_init_out, flags) + sizeof(low))
+        return;
+    memcpy(&low, reply + offsetof(struct fuse_init_out, flags), sizeof(low));
+    low |= (uint32_t)flags;
+    if (size >= INIT_STACK_DEPTH + sizeof(stack_depth)) {
+        memcpy(&high, reply + INIT_FLAGS2, sizeof(high));
+        high |= (uint32_t)(flags >> 32);
+        if (flags >> 32) {
+            low |= INIT_EXTENDED;
+            memcpy(reply + INIT_FLAGS2, &high, sizeof(high));
+            memcpy(reply + INIT_STACK_DEPTH, &stack_depth, sizeof(stack_depth));
+        }
+    }
+    memcpy(reply + offsetof(struct fuse_init_out, flags), &low, sizeof(low));
+    granted = low | (low & INIT_EXTENDED ? (uint64_t)high << 32 : 0);
+}
+
+/* A reply that ends with fuse_open_out. */
+static void amend_open(char *reply, size_t size) {
+    struct fuse_open_out open;
+    struct amendment amendment;
+    char *place = reply + size - sizeof(open);
+    memcpy(&open, place, sizeof(open));
+    if (!take_amendment(open.fh, &amendment))
+        return;
+    open.open_flags |= amendment.flags;
+    if (amendment.backing > 0) { /* an inode is read through our cache or past it, never both */
+        open.open_flags = (open.open_flags | OPEN_PASSTHROUGH) & ~OPEN_KEEP_CACHE;
+        memcpy((char *)&open + sizeof(open) - sizeof(amendment.backing), &amendment.backing,
+               sizeof(amendment.backing));
+    }
+    memcpy(place, &open, sizeof(open));
+    amended++;
+}
+
+static void amend(uint32_t opcode, char *reply, size_t size) {
+    size_t entry = opcode == FUSE_CREATE ? sizeof(struct fuse_entry_out) : 0;
+    if (opcode == FUSE_INIT)
+        amend_init(reply, size);
+    else if (size == entry + sizeof(struct fuse_open_out))
+        amend_open(reply, size);
+}
+
+static ssize_t hooked_writev(int fd, struct iovec *iov, int count, void *userdata) {
+    (void)userdata;
+    struct fuse_out_header header = {0};
+    char reply[sizeof(struct fuse_entry_out) + sizeof(struct fuse_open_out)];
+    struct iovec changed[2];
+    if (count > 0 && iov[0].iov_len == sizeof(header))
+        memcpy(&header, iov[0].iov_base, sizeof(header));
+    if (header.unique == 0) /* a notification, or nothing that we know */
+        return writev(fd, iov, count);
+    pthread_mutex_lock(&lock);
+    uint32_t opcode = take_request(header.unique);
+    if (opcode && header.error == 0 && count == 2 && iov[1].iov_len <= sizeof(reply)) {
+        memcpy(reply, iov[1].iov_base, iov[1].iov_len);
+        amend(opcode, reply, iov[1].iov_len);
+        changed[0] = iov[0];
+        changed[1] = (struct iovec){.iov_base = reply, .iov_len = iov[1].iov_len};
+        iov = changed;
+    }
+    pthread_mutex_unlock(&lock);
+    return writev(fd, iov, count);
+}
+
+/* -- the session ------------------------------------------------------------------------------ */
+
+typedef int mount_function(struct fuse_session *, const char *);
+typedef int custom_io_function(struct fuse_session *, const struct fuse_custom_io *, int);
+
+static custom_io_function *custom_io(void) {
+    /* By its first version, which is the one of the struct below, also where there is a newer. */
+    void *found = dlvsym(RTLD_DEFAULT, "fuse_session_custom_io", "FUSE_3.0");
+    return (custom_io_function *)(found ? found : dlsym(RTLD_DEFAULT, "fuse_session_custom_io"));
+}
+
+__attribute__((visibility("default"))) int fuse_session_mount(struct fuse_session *session,
+                                                              const char *mountpoint) {
+    /* Without splice_receive and splice_send libfuse does not splice: it would read past us. */
+    static const struct fuse_custom_io io = {.read = hooked_read, .writev = hooked_writev};
+    mount_function *libfuse_mount = (mount_function *)dlsym(RTLD_NEXT, "fuse_session_mount");
+    custom_io_function *hook = custom_io();
+    if (libfuse_mount == NULL) {
+        errno = ENOSYS;
+        return -1;
+    }
+    int status = libfuse_mount(session, mountpoint);
+    if (status != 0)
+        return status;
+    session_fd = fuse_session_fd(session);
+    request_count = amendment_count = 0;
+    offered = granted = amended = 0;
+    if (hook == NULL)
+        trouble = "this libfuse is older than 3.14";
+    else if (hook(session, &io, session_fd) != 0)
+        trouble = "libfuse refused the hooks"; /* and goes on without them */
+    else
+        trouble = NULL;
+    return 0;
+}
+
+/* -- for Python ------------------------------------------------------------------------------- */
+
+static PyObject *py_want(PyObject *module, PyObject *arguments) {
+    (void)module;
+    unsigned long long flags;
+    unsigned int depth;
+    if (!PyArg_ParseTuple(arguments, "KI", &flags, &depth))
+        return NULL;
+    wanted = flags;
+    stack_depth = depth;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_amend_open(PyObject *module, PyObject *arguments) {
+    (void)module;
+    unsigned long long handle;
+    struct amendment new = {0}, old;
+    if (!PyArg_ParseTuple(arguments, "KIi", &handle, &new.flags, &new.backing))
+        return NULL;
+    new.handle = handle;
+    pthread_mutex_lock(&lock);
+    take_amendment(handle, &old); /* of a reply that never came */
+    int fits = trouble == NULL && amendment_count < MAX_AMENDMENTS;
+    if (fits && (new.flags || new.backing > 0))
+        amendments[amendment_count++] = new;
+    pthread_mutex_unlock(&lock);
+    return PyBool_FromLong(fits);
+}
+
+static PyObject *py_state(PyObject *module, PyObject *arguments) {
+    (void)module, (void)arguments;
+    return Py_BuildValue("ziKKK", trouble, session_fd, (unsigned long long)offered,
+                         (unsigned long long)granted, amended);
+}
+
+static PyMethodDef methods[] = {
+    {"want", py_want, METH_VARARGS, "want(init_flags, stack_depth), before the mount"},
+    {"amend_open", py_amend_open, METH_VARARGS, "amend_open(handle, flags, backing) -> bool"},
+    {"state", py_state, METH_NOARGS, "state() -> (trouble, session_fd, offered, granted, amended)"},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_wire", .m_size = -1, .m_methods = methods};
+
+PyMODINIT_FUNC PyInit__wire(void) { return PyModule_Create(&definition); }

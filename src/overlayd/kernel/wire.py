@@ -1,0 +1,98 @@
+"""What is set in FUSE replies that neither libfuse nor pyfuse3 knows of, by a small C extension.
+
+The extension is optional: without it everything works, and costs more requests. It has to be
+loaded before pyfuse3, which the first import from this room sees to (`_wire.c` says why).
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+PARALLEL_DIROPS = 1 << 18
+"""INIT: lookups and listings in one directory need not wait for each other."""
+PASSTHROUGH = 1 << 37
+"""INIT: the kernel may read and write files that were registered with the session past us."""
+KEEP_CACHE = 1 << 1
+"""Open and opendir: what the kernel has cached of it stays valid."""
+CACHE_DIR = 1 << 3
+"""Opendir: the kernel may keep the listing, and answer from it."""
+
+SWITCH = "OVERLAYD_WIRE"
+"""`off` in this environment variable goes without the extension. For debugging."""
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    """The extension, or None and why it is not there."""
+    if os.environ.get(SWITCH) == "off":
+        return None, f"switched off by {SWITCH}"
+    if "pyfuse3" in sys.modules:
+        return None, "pyfuse3 was loaded first"
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | os.RTLD_GLOBAL)  # pyfuse3's call of libfuse is to come to it
+    try:
+        from overlayd.kernel import _wire
+    except ImportError as error:
+        return None, f"not built: {error}"
+    finally:
+        sys.setdlopenflags(flags)
+    return _wire, ""
+
+
+_extension, _absence = _load()
+
+
+def want(*, passthrough: bool = False, stack_depth: int = 1) -> None:
+    """What to ask of the kernel, where it offers that, in the next mount.
+
+    With *passthrough*, *stack_depth* says on how many file systems on top of each other backing
+    files may lie: 1, or 2 for overlayfs, which then cannot have our mount as a layer.
+    """
+    if _extension is not None:
+        flags = PARALLEL_DIROPS | (PASSTHROUGH if passthrough else 0)
+        _extension.want(flags, stack_depth if passthrough else 0)
+
+
+want()
+
+
+@dataclass(frozen=True, slots=True)
+class WireState:
+    """What the extension does for the mount of this process."""
+
+    trouble: str
+    """Why replies go out as libfuse makes them; empty where they are amended."""
+    session: int
+    """The descriptor of the session, until `pyfuse3.close`; -1 where it is not known."""
+    offered: int
+    """INIT flags that the kernel offered, those of its second word from bit 32 on."""
+    granted: int
+    """INIT flags that it was answered with, libfuse's own among them. 0 before it has asked."""
+    amended: int
+    """How many replies to open, opendir and create were amended."""
+
+    def __str__(self) -> str:
+        if self.trouble:
+            return f"off ({self.trouble})"
+        return "parallel lookups" if self.granted & PARALLEL_DIROPS else "on"
+
+
+def state() -> WireState:
+    """How things are at the moment."""
+    if _extension is None:
+        return WireState(_absence, -1, 0, 0, 0)
+    trouble, session, offered, granted, amended = _extension.state()
+    return WireState(trouble or "", session, offered, granted, amended)
+
+
+def amend_open(handle: int, flags: int, backing: int = 0) -> bool:
+    """Have *flags* (FOPEN_*) set in the reply that hands *handle* out, which comes next.
+
+    To be called by the handler of that request, right before it answers. *backing* is the number
+    of a backing file that the kernel is to read and write past us, 0 for none. False where the
+    reply will go out as it is, which is never an error; a handle that is not handed out after all
+    is taken back by amending it again, with no flags.
+    """
+    if _extension is None:
+        return False
+    return bool(_extension.amend_open(handle, flags, backing))

@@ -1,0 +1,124 @@
+"""statx(2) by the extension and by ctypes: the same in every field and in every error."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import stat
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from overlayd.host import _calls, fs, libc
+
+Statx = Callable[[int, bytes, int, type[fs.HostStat]], fs.HostStat]
+
+every_way = pytest.mark.parametrize("statx", [_calls.statx, fs._statx_by_ctypes])
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    """One object of each type, and some with extreme attributes."""
+    (tmp_path / "dir").mkdir(mode=0o1750)
+    (tmp_path / "file").write_bytes(b"x" * 5000)
+    os.chmod(tmp_path / "file", 0o6711)
+    os.chown(tmp_path / "file", 4_000_000_000, 3_999_999_999)
+    os.utime(tmp_path / "file", ns=(1, 2_000_000_000_999_999_999))
+    (tmp_path / "old").touch()
+    os.utime(tmp_path / "old", ns=(-1_500_000_000, -1))
+    with open(tmp_path / "sparse", "wb") as sparse:
+        sparse.truncate(1 << 43)
+    (tmp_path / "link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "fifo")
+    os.mknod(tmp_path / "device", stat.S_IFCHR | 0o600, os.makedev(511, 70_000))
+    with socket.socket(socket.AF_UNIX) as it:
+        it.bind(str(tmp_path / "socket"))
+    os.link(tmp_path / "old", tmp_path / os.fsdecode(b"\xff\xfe"))
+    return tmp_path
+
+
+def test_both_say_the_same(zoo: Path) -> None:
+    directory = os.open(zoo, os.O_PATH)
+    names = os.listdir(os.fsencode(zoo))
+    assert len(names) == 9
+    for flags in (libc.AT_SYMLINK_NOFOLLOW, libc.AT_STATX_DONT_SYNC | libc.AT_SYMLINK_NOFOLLOW):
+        for name in names:
+            one = _calls.statx(directory, name, flags, fs.HostStat)
+            other = fs._statx_by_ctypes(directory, name, flags, fs.HostStat)
+            assert one == other, name
+            assert type(one) is fs.HostStat
+    os.close(directory)
+
+
+@every_way
+def test_fields_are_what_stat_2_says(zoo: Path, statx: Statx) -> None:
+    directory = os.open(zoo, os.O_PATH)
+    for name in os.listdir(os.fsencode(zoo)):
+        found = statx(directory, name, libc.AT_SYMLINK_NOFOLLOW, fs.HostStat)
+        host = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        assert (found.dev, found.ino) == (host.st_dev, host.st_ino)
+        assert (found.mode, found.nlink) == (host.st_mode, host.st_nlink)
+        assert (found.uid, found.gid, found.rdev) == (host.st_uid, host.st_gid, host.st_rdev)
+        assert (found.size, found.blocks) == (host.st_size, host.st_blocks)
+        times = (host.st_atime_ns, host.st_mtime_ns, host.st_ctime_ns)
+        assert (found.atime_ns, found.mtime_ns, found.ctime_ns) == times
+    os.close(directory)
+
+
+@every_way
+def test_an_opened_object_is_asked_by_its_descriptor(zoo: Path, statx: Statx) -> None:
+    fd = os.open(zoo / "link", os.O_PATH | os.O_NOFOLLOW)
+    assert stat.S_ISLNK(statx(fd, b"", libc.AT_EMPTY_PATH, fs.HostStat).mode)
+    os.close(fd)
+
+
+@every_way
+def test_errors_are_those_of_the_call(tmp_path: Path, statx: Statx) -> None:
+    directory = os.open(tmp_path, os.O_PATH)
+    with pytest.raises(FileNotFoundError):
+        statx(directory, b"missing", 0, fs.HostStat)
+    with pytest.raises(OSError, match="File name too long"):
+        statx(directory, b"x" * 256, 0, fs.HostStat)
+    os.close(directory)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        statx(directory, b"missing", 0, fs.HostStat)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((0, b"a\0b", 0, fs.HostStat), ValueError),
+        ((0, "text", 0, fs.HostStat), TypeError),
+        ((0, b"x", 0, list), TypeError),
+        ((1 << 40, b"x", 0, fs.HostStat), OverflowError),
+        ((), TypeError),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: tuple[object, ...], error: type) -> None:
+    with pytest.raises(error):
+        _calls.statx(*arguments)  # type: ignore[arg-type]
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_PATH)
+    (tmp_path / "x").touch()
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            _calls.statx(directory, b"x", 0, fs.HostStat)
+            with suppress(FileNotFoundError):
+                _calls.statx(directory, b"y", 0, fs.HostStat)
+        gc.collect()
+
+    tracemalloc.start()
+    ask(100)
+    before, _ = tracemalloc.get_traced_memory()
+    ask(2000)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    os.close(directory)
+    assert after - before < 20_000
