@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.subjects import FUSE, Subject, complete
+from benchmarks.subjects import Subject, complete
 
 CLIENT = Path(__file__).with_name("client.c")
 
@@ -182,10 +182,16 @@ class Results:
 
     values: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+    """Seconds, by workload: whose turn it is to become cheaper."""
 
     def record(self, row: str, subject: str, number: int, value: float) -> None:
         """Note one value."""
         self.values.setdefault(row, {}).setdefault(subject, {})[number] = value
+
+    def note_time(self, workload: str, seconds: float) -> None:
+        """Add to the time that a workload took, everything around it included."""
+        self.spent[workload] = self.spent.get(workload, 0.0) + seconds
 
     def fail(self, what: str, error: Exception) -> None:
         """Note and tell what did not work; the rest goes on."""
@@ -229,14 +235,17 @@ class Session:
     def run(self) -> None:
         """All rounds. In each all FUSE subjects are mounted anew, and another one begins."""
         for number in range(self._shop.sizes.rounds):
-            for subject in list(self._subjects):
+            for subject in list(self._subjects) if number else []:
                 self._guarded(subject, subject.renew)
             os.sync()  # what the disk still has to do would be done meanwhile
             begun = time.monotonic()
             for workload in self._workloads:
                 if number == 0 or not workload.once:
                     tell(f"round {number + 1}: {workload.name}")
+                    started = time.monotonic()
                     self._take_turns(workload, number)
+                    taken = time.monotonic() - started
+                    self.results.note_time(workload.name, taken)
             tell(f"round {number + 1} took {time.monotonic() - begun:.0f} s", keep=True)
 
     def _take_turns(self, workload: Workload, number: int) -> None:
@@ -260,11 +269,6 @@ def tell(text: str, keep: bool = False) -> None:
         print(f"\r\033[K{text}", end="\n" if keep else "", file=sys.stderr, flush=True)
     elif keep:
         print(text, file=sys.stderr, flush=True)
-
-
-def is_fuse(subject: Subject) -> bool:
-    """Whether a daemon answers for it."""
-    return subject.kind == FUSE
 
 
 def memory_of(pid: int) -> int:

@@ -177,11 +177,8 @@ def run_guest(turn: Turn) -> dict[str, float]:
     words += [str(toolchain.guest("many_files")), "/", str(turn.sizes.guest)]
     package = str(toolchain.wasmtime_package(toolchain.NEWEST))
     environment = os.environ | {"PYTHONPATH": package}
-    values: dict[str, float] = {}
-    for suffix in ("", "-warm"):
-        said = json.loads(complete(words, env=environment, timeout=300))
-        values |= {f"wasmtime-{name}{suffix}": value for name, value in said.items()}
-    return values
+    said = json.loads(complete(words, env=environment, timeout=300))
+    return {f"wasmtime-{name}": value for name, value in said.items()}
 
 
 WORKLOADS = (

@@ -38,8 +38,10 @@ class Document:
     rows: tuple[Row, ...]
     values: Values
     failures: list[str]
-    seconds: float = 0.0
-    rounds: int = 0
+    spent: dict[str, float]
+    """Seconds, by workload; and how long the whole run took."""
+    seconds: float
+    rounds: int
 
     @property
     def subjects(self) -> list[str]:
@@ -75,8 +77,17 @@ def document(
     """A run that has just ended."""
     words = {name: value for name, value in asdict(sizes).items() if isinstance(value, int | float)}
     titled = tuple(Row(row.name, row.title.format(**words), row.unit) for row in rows)
+    most_first = sorted(results.spent.items(), key=lambda pair: -pair[1])
+    spent = {name: round(taken, 1) for name, taken in most_first}
     return Document(
-        machine, size, titled, results.values, results.failures, round(seconds), sizes.rounds
+        machine=machine,
+        size=size,
+        rows=titled,
+        values=results.values,
+        failures=results.failures,
+        spent=spent,
+        seconds=round(seconds),
+        rounds=sizes.rounds,
     )
 
 
@@ -135,6 +146,13 @@ def table(run: Document) -> tuple[list[str], list[list[str]]]:
     return head, lines
 
 
+def outcome(one: Verdict) -> str:
+    """In a word or two, or none where nothing can be said."""
+    if one.figure is None:
+        return ""
+    return "reached" if one.reached else "not reached"
+
+
 def goal_table(run: Document) -> tuple[list[str], list[list[str]]]:
     """Head and lines: each goal of which anything was measured."""
     titles = {row.name: row.title for row in run.rows}
@@ -144,7 +162,7 @@ def goal_table(run: Document) -> tuple[list[str], list[list[str]]]:
             one.against or "-",
             one.goal,
             one.shown,
-            "reached" if one.reached else "not reached",
+            outcome(one),
         ]
         for one in run.verdicts()
     ]
@@ -189,8 +207,8 @@ def bars(run: Document) -> Iterator[tuple[str, Goal, list[tuple[str, float]]]]:
 
 
 def is_drawn(row: Row) -> bool:
-    """Whether it is about speed, and with several clients whether there is a goal for so many."""
-    if row.unit not in ("us", "ms", "s"):
+    """Whether it is about requests; with several clients, whether there is a goal for so many."""
+    if row.unit not in ("us", "ms", "s") or row.name == "mount":
         return False
     several = row.name.startswith(("clients-", "one-directory-"))
     return not several or any(row.name in goal.rows for goal in GOALS)
@@ -238,7 +256,7 @@ def draw(run: Document, path: Path) -> bool:
         _draw_panel(axis, title, goal, found)
     machine = run.machine
     figure.suptitle(f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}")
-    figure.savefig(path, dpi=90, metadata={"Software": None})
+    figure.savefig(path, dpi=80, metadata={"Software": None})
     pyplot.close(figure)
     return True
 
@@ -303,9 +321,10 @@ def section(run: Document) -> str:
     parts = ["\n".join([*lines, f"- {notes}"])]
     if run.failures:
         parts.append("Failed:\n\n" + "\n".join(f"- {failure}" for failure in run.failures))
-    reached = sum(verdict.reached for verdict in run.verdicts())
+    judged = [verdict for verdict in run.verdicts() if verdict.figure is not None]
+    reached = sum(verdict.reached for verdict in judged)
     parts += [
-        f"### Goals: {reached} of {len(run.verdicts())} reached",
+        f"### Goals: {reached} of {len(judged)} reached",
         as_markdown(*goal_table(run), left=3),
         "### All workloads",
         as_markdown(*table(run), left=2),

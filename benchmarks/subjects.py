@@ -186,8 +186,9 @@ def choose(wanted: Sequence[str]) -> list[Recipe]:
 
 
 def version_of(recipe: Recipe) -> str:
-    """The first line that the program says of its version, or nothing."""
+    """What the program says of its version, or nothing: the line that names it, else the first."""
     if not recipe.version:
         return ""
     done = subprocess.run(recipe.version, capture_output=True, text=True, check=False)
-    return (done.stdout + done.stderr).strip().partition("\n")[0]
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return next((line for line in lines if recipe.name in line), (lines or [""])[0])

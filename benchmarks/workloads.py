@@ -7,6 +7,7 @@ directory of its own in them. *Warm* is the same once more, straight after.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measure import Planter, Row, Runner, Turn, Workload, Workshop, numbers_of
@@ -104,7 +105,7 @@ def plant_clients(sharing: str) -> Planter:
     """A planter of files for each number of clients, in one directory or in one for each."""
 
     def plant(shop: Workshop, source: Path) -> None:
-        for clients in shop.sizes.clients:
+        for clients in numbers(shop.sizes.clients, sharing):
             for operation in COLD_BY_CLIENTS:
                 place = source / f"clients-{sharing}" / f"{operation}-{clients}"
                 place.mkdir(parents=True)
@@ -121,7 +122,7 @@ def run_clients(sharing: str) -> Runner:
 
     def run(turn: Turn) -> dict[str, float]:
         values = {}
-        for clients in turn.sizes.clients:
+        for clients in numbers(turn.sizes.clients, sharing):
             top = turn.at(f"clients-{sharing}")
             make_empty(turn.subject.source / top.name / f"changes-{clients}")
             places = {name: top / f"{name}-{clients}" for name in COLD_BY_CLIENTS}
@@ -134,6 +135,11 @@ def run_clients(sharing: str) -> Runner:
         return values
 
     return run
+
+
+def numbers(clients: Sequence[int], sharing: str) -> list[int]:
+    """How many clients there are to be: one alone shares its directory with nobody."""
+    return [number for number in clients if sharing == OWN or number > 1]
 
 
 def client_row(sharing: str, clients: int, operation: str) -> str:
@@ -150,7 +156,7 @@ def client_rows(sharing: str) -> tuple[Row, ...]:
             client_row(sharing, number, name),
             f"{name}, {number} client{'s' * (number > 1)}" + f", {where}" * (number > 1),
         )
-        for number in numbers_of("clients")
+        for number in numbers(numbers_of("clients"), sharing)
         for name in (*COLD_BY_CLIENTS, *CHANGES)
     )
 
