@@ -22,8 +22,10 @@ class Sizes:
     rounds: int = 5
     files: int = 2_000
     """In one directory, for what is done file by file."""
-    passes: int = 20
+    passes: int = 10
     """Over what is warm: one of them is too short to measure."""
+    open_passes: int = 3
+    """The same for opens, of which each is a request."""
     small_lists: int = 200
     large_list: int = 10_000
     walk: int = 50_000
@@ -67,6 +69,7 @@ SIZES = {
         rounds=1,
         files=20,
         passes=2,
+        open_passes=1,
         small_lists=2,
         large_list=50,
         walk=100,
@@ -238,15 +241,21 @@ class Session:
             for subject in list(self._subjects) if number else []:
                 self._guarded(subject, subject.renew)
             os.sync()  # what the disk still has to do would be done meanwhile
+            self._round(number)
+
+    def _round(self, number: int) -> None:
+        taken: dict[str, float] = {}
+        for workload in self._workloads:
+            if number and workload.once:
+                continue
+            tell(f"round {number + 1}: {workload.name}")
             begun = time.monotonic()
-            for workload in self._workloads:
-                if number == 0 or not workload.once:
-                    tell(f"round {number + 1}: {workload.name}")
-                    started = time.monotonic()
-                    self._take_turns(workload, number)
-                    taken = time.monotonic() - started
-                    self.results.note_time(workload.name, taken)
-            tell(f"round {number + 1} took {time.monotonic() - begun:.0f} s", keep=True)
+            self._take_turns(workload, number)
+            taken[workload.name] = time.monotonic() - begun
+            self.results.note_time(workload.name, taken[workload.name])
+        longest = sorted(taken, key=lambda name: -taken[name])[:4]
+        shares = ", ".join(f"{name} {taken[name]:.0f}" for name in longest)
+        tell(f"round {number + 1} took {sum(taken.values()):.0f} s ({shares}, ...)", keep=True)
 
     def _take_turns(self, workload: Workload, number: int) -> None:
         taking_part = [subject for subject in self._subjects if workload.admits(subject)]

@@ -42,11 +42,13 @@ def tree(name: str, count: str, in_one: int | None = None) -> Planter:
     return plant
 
 
-def cold_and_warm(operation: str, directory: str, cold: str, warm: str) -> Runner:
-    """Something on each file: once, and then some more."""
+def cold_and_warm(
+    operation: str, directory: str, cold: str, warm: str, size: str = "passes"
+) -> Runner:
+    """Something on each file: once, and then as often more as SIZE says."""
 
     def run(turn: Turn) -> dict[str, float]:
-        count, passes = turn.sizes.files, str(turn.sizes.passes)
+        count, passes = turn.sizes.files, str(getattr(turn.sizes, size))
         return {
             cold: turn.shop.client(operation, turn.at(directory), count),
             warm: turn.shop.client(operation, turn.at(directory), count, "-p", passes),
@@ -73,7 +75,7 @@ def run_large_list(turn: Turn) -> dict[str, float]:
     client, directory, count = turn.shop.client, turn.at("large"), turn.sizes.large_list
     return {
         "list-large": client("walk", directory, count),
-        "list-large-warm": client("walk", directory, count, "-p", "5"),
+        "list-large-warm": client("walk", directory, count, "-p", "3"),
     }
 
 
@@ -88,7 +90,7 @@ def run_small_lists(turn: Turn) -> dict[str, float]:
     client, directory, count = turn.shop.client, turn.at("small"), turn.sizes.small_lists * 10
     return {
         "list-10": 10 * client("walk", directory, count),
-        "list-10-warm": 10 * client("walk", directory, count, "-p", "5"),
+        "list-10-warm": 10 * client("walk", directory, count, "-p", "3"),
     }
 
 
@@ -97,7 +99,7 @@ def run_walk(turn: Turn) -> dict[str, float]:
     client, directory, count = turn.shop.client, turn.at("walk"), turn.sizes.walk
     return {
         "walk-cold": count * client("walk", directory, count),
-        "walk-warm": count * client("walk", directory, count, "-p", "3"),
+        "walk-warm": count * client("walk", directory, count, "-p", "2"),
     }
 
 
@@ -138,8 +140,8 @@ def run_clients(sharing: str) -> Runner:
 
 
 def numbers(clients: Sequence[int], sharing: str) -> list[int]:
-    """How many clients there are to be: one alone shares its directory with nobody."""
-    return [number for number in clients if sharing == OWN or number > 1]
+    """How many clients there are to be; in one directory some of the numbers will do."""
+    return [number for number in clients if sharing == OWN or number in (2, 8)]
 
 
 def client_row(sharing: str, clients: int, operation: str) -> str:
@@ -188,7 +190,9 @@ WORKLOADS = (
             ("open-read-close", "open, read, close, cold"),
             ("open-read-close-warm", "open, read, close, warm"),
         ),
-        cold_and_warm("open-read-close", "open", "open-read-close", "open-read-close-warm"),
+        cold_and_warm(
+            "open-read-close", "open", "open-read-close", "open-read-close-warm", "open_passes"
+        ),
         files("open"),
     ),
     Workload(
