@@ -6,12 +6,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PACKAGES := build/.packages
+FOR_BENCH := $(VENV)/.bench
 
 SECONDS := 3600
+BENCH := default
+ONLY :=
+IN := /var/tmp
 
 export PREFIX SYSCONFDIR SBINDIR DESTDIR
 
-.PHONY: help install uninstall demo test soak check format lint types fidelity clean
+.PHONY: help install uninstall demo test soak bench check format lint types fidelity clean
 
 help:
 	@echo "make install    program, man pages, completions, units below PREFIX=/usr/local (DESTDIR=)"
@@ -19,6 +23,7 @@ help:
 	@echo "make demo       show the main job on real input: before, after, under a real wasmtime"
 	@echo "make test       run every test (root and /dev/fuse needed)"
 	@echo "make soak       mixed load for SECONDS=3600, and whether anything grew (root needed)"
+	@echo "make bench      overlayd beside bindfs and others; docs/performance.md (BENCH=quick|full, ONLY=)"
 	@echo "make check      format, lint and type checks, then the tests"
 	@echo "make fidelity   run the behaviours and write docs/fidelity.md from them"
 	@echo "make clean      remove what the others made"
@@ -35,6 +40,12 @@ test: $(INSTALLED)
 
 soak: $(INSTALLED)
 	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS)
+
+# Only a whole run goes into the documentation.
+PAGE = $(if $(ONLY)$(filter-out default full,$(BENCH)),,--docs docs/performance.md)
+
+bench: $(FOR_BENCH)
+	$(BIN)/python -m benchmarks.run --size '$(BENCH)' --only '$(ONLY)' --in '$(IN)' $(PAGE)
 
 check: format lint types test
 
@@ -57,6 +68,11 @@ $(PACKAGES): tools/install-packages
 $(INSTALLED): $(PACKAGES) pyproject.toml setup.py $(wildcard src/overlayd/*/*.c)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	@touch $@
+
+$(FOR_BENCH): $(INSTALLED)
+	PYTHON=$(PYTHON) tools/install-packages bench
+	$(BIN)/python -m pip install --quiet --editable '.[test,check,bench]'
 	@touch $@
 
 clean:

@@ -1,0 +1,161 @@
+"""Measure overlayd beside its peers on one machine, in one run: `make bench`.
+
+Everybody shows a copy of the same tree: the directory itself, a kernel bind mount, overlayd, bindfs
+and what else is installed. Every workload is done by each of them in turn, several rounds long, in
+another order each round. A table, plots and a file with all figures come out. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from benchmarks import TOP, programs, scaling, workloads
+from benchmarks.description import describe
+from benchmarks.measure import SIZES, Session, Workload, Workshop, tell
+from benchmarks.report import Document, document, draw, everything, write_page
+from benchmarks.subjects import Recipe, Subject, choose, wait_until
+from support.isolation import force_off, mounts_below
+from support.processes import daemons_of, has_ended
+
+ALL = (*workloads.WORKLOADS, *programs.WORKLOADS, *scaling.WORKLOADS)
+"""In this order; those of data will be one more module."""
+ENDING_SECONDS = 5.0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
+    parser.add_argument("--size", choices=tuple(SIZES), default="default")
+    parser.add_argument("--rounds", type=int, help="other than the size says")
+    parser.add_argument("--only", default="", help="workloads or rows, with commas between")
+    parser.add_argument("--subjects", default="", help="of those installed, with commas between")
+    parser.add_argument("--in", dest="place", default="/var/tmp", help="where the trees are made")
+    parser.add_argument("--out", type=Path, default=TOP / "build/benchmarks", help="for results")
+    parser.add_argument("--docs", type=Path, help="a page to write the tables into")
+    parser.add_argument("--list", action="store_true", help="show the names, and measure nothing")
+    return parser.parse_args(arguments)
+
+
+def selected(only: str) -> list[Workload]:
+    """Those that are, or have, what ONLY names; all if it is empty. Raises ValueError."""
+    wanted = set(filter(None, only.split(",")))
+    chosen = [one for one in ALL if not wanted or wanted & names_of(one)]
+    if unknown := wanted - {name for one in ALL for name in names_of(one)}:
+        raise ValueError(f"no workload: {', '.join(sorted(unknown))}; see --list")
+    return chosen
+
+
+def names_of(workload: Workload) -> set[str]:
+    """What it can be selected by."""
+    return {workload.name, *(row.name for row in workload.rows)}
+
+
+def show_names() -> None:
+    """Every workload and its rows."""
+    for workload in ALL:
+        print(f"{workload.name}: {', '.join(row.name for row in workload.rows)}")
+
+
+@contextmanager
+def place_below(directory: str) -> Iterator[Path]:
+    """A directory in which everything is, and out of which nothing is left when it ends."""
+    place = Path(tempfile.mkdtemp(prefix="overlayd-bench-", dir=directory)).resolve()
+    place.chmod(0o755)
+    os.environ["OVERLAYD_RUNTIME_DIR"] = str(place / "run")
+    try:
+        yield place
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        tell("clearing away")
+        clear(place)
+
+
+def clear(place: Path) -> None:
+    """Unmount all below PLACE, end what runs for it, and remove it."""
+    for point in mounts_below(place):
+        force_off(Path(point))
+    processes = daemons_of(place / "run")
+    if not wait_until(lambda: all(map(has_ended, processes)), ENDING_SECONDS):
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    with suppress(FileNotFoundError):
+        subprocess.run(["rm", "-rf", place], check=False)  # faster for so many files
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def stop(number: int, _: FrameType | None) -> None:
+    """A request to end is obeyed as Ctrl-C is: with everything cleared away."""
+    raise SystemExit(128 + number)
+
+
+def measure(place: Path, options: argparse.Namespace, recipes: list[Recipe]) -> Document:
+    """Do everything that was asked for."""
+    begun = time.monotonic()
+    sizes = SIZES[options.size]
+    sizes = replace(sizes, rounds=options.rounds) if options.rounds else sizes
+    machine = describe(place, recipes)
+    chosen = selected(options.only)
+    shop = Workshop(place, sizes)
+    subjects = [Subject(recipe, place / recipe.name) for recipe in recipes]
+    session = Session(shop, subjects, chosen)
+    session.prepare()
+    session.run()
+    rows = [row for workload in chosen for row in workload.rows]
+    lasted = time.monotonic() - begun
+    return document(machine, options.size, sizes, rows, session.results, lasted)
+
+
+def publish(run: Document, options: argparse.Namespace) -> None:
+    """Print the run, and write it where it is wanted."""
+    text = everything(run)
+    print(text)
+    options.out.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y-%m-%d-%H%M%S")
+    for name in (stamp, "latest"):
+        run.write(options.out / f"{name}.json")
+    (options.out / "latest.txt").write_text(text + "\n")
+    plot = options.out / "latest.png"
+    drawn = draw(run, plot)
+    print(f"\nwritten: {options.out}/{stamp}.json, latest.json, latest.txt", end="")
+    print(", latest.png" if drawn else "; no PNG, as matplotlib is not installed")
+    if options.docs:
+        write_page(run, options.docs)
+        print(f"written: {options.docs}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Return the exit status: 1 where anything failed, 2 where the command line is wrong."""
+    options = parse(arguments)
+    if options.list:
+        show_names()
+        return 0
+    try:
+        selected(options.only)
+        recipes = choose([name for name in options.subjects.split(",") if name])
+    except ValueError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    with place_below(options.place) as place:
+        run = measure(place, options, recipes)
+    publish(run, options)
+    return int(bool(run.failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,133 @@
+"""The benchmark program runs, says what it found, and leaves nothing: a rotten one is a defect.
+
+How long anything takes is asserted nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.isolation import mounts_below
+from support.processes import wait_until
+from support.toolchain import REPOSITORY
+
+BEGIN, END = (f"<!-- made by make bench: {word} -->" for word in ("begin", "end"))
+PAGE = f"before\n{BEGIN}\nAN OLD TABLE\n{END}\nafter\n"
+
+
+def program(place: Path, *arguments: str) -> list[str]:
+    words = [sys.executable, "-m", "benchmarks.run", "--size", "tiny", "--in", str(place)]
+    return [*words, "--out", str(place / "out"), *arguments]
+
+
+def run(words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_table_file_and_page_come_out(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    chosen = ["--only", "stat,create", "--subjects", "native,overlayd"]
+    done = run(program(tmp_path, *chosen, "--docs", str(page)))
+    assert done.returncode == 0, done.stderr
+
+    assert "stat, cold" in done.stdout and "goals" in done.stdout
+    told = json.loads((tmp_path / "out/latest.json").read_text())
+    assert set(told["values"]) == {"stat-cold", "stat-warm", "create", "rename", "unlink"}
+    for row in told["values"].values():
+        assert set(row) == {"native", "overlayd"}
+        assert all(value > 0 for rounds in row.values() for value in rounds.values())
+    assert {"cpu", "cores", "kernel", "python", "libfuse", "date"} <= set(told["machine"])
+    assert not told["failures"]
+
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "OLD" not in text
+    assert "| stat, cold | µs |" in text
+    assert not list(tmp_path.glob("overlayd-bench-*"))
+
+
+def test_goals_are_judged_by_ratios_within_a_round(tmp_path: Path) -> None:
+    """An earlier run is shown again: here one with figures that are known."""
+    rows = ("stat-warm", "stat-cold", "create", "memory-10000")
+    told = {
+        "format": 1,
+        "machine": {
+            **dict.fromkeys(("date", "commit", "cpu", "memory_gib", "system", "kernel"), "?"),
+            **dict.fromkeys(("file_system", "python", "libfuse"), "?"),
+            "cores": 2,
+            "load_before": [1.5, 0, 0],
+            "subjects": {},
+            "notes": {},
+        },
+        "size": "tiny",
+        "rows": [{"name": name, "title": name, "unit": "us"} for name in rows],
+        "values": {
+            # 0.5, 0.95 and 1 of native speed; twice as fast as the peer, and half as fast.
+            "stat-warm": {"native": {0: 1, 1: 19, 2: 8}, "overlayd": {0: 2, 1: 20, 2: 8}},
+            "stat-cold": {"bindfs": {0: 40}, "overlayd": {0: 20}},
+            "create": {"bindfs": {0: 20}, "overlayd": {0: 40}},
+            "memory-10000": {"overlayd": {0: 599}},
+        },
+        "failures": [],
+        "spent": {},
+        "seconds": 1,
+        "rounds": 3,
+        "verdicts": [],
+    }
+    (tmp_path / "run.json").write_text(json.dumps(told))
+    done = run([sys.executable, "-m", "benchmarks.report", str(tmp_path / "run.json")])
+    assert done.returncode == 0, done.stderr
+    goals = [line.split() for line in done.stdout.partition("\ngoals\n")[2].splitlines()[1:5]]
+    assert [(line[0], " ".join(line[line.index("fast") + 1 :])) for line in goals[1:3]] == [
+        ("stat-cold", "2.00 reached"),
+        ("create", "0.50 not reached"),
+    ]
+    assert goals[0][-2:] == ["0.95", "reached"] and goals[3][-3:] == ["599", "bytes", "reached"]
+    assert "THE MACHINE WAS BUSY" in done.stdout
+
+
+def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """Without a git: those workloads fail, and the others do not."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("gcc", "as", "ld", "umount", "mount", "fusermount3"):
+        os.symlink(f"/usr/bin/{name}", tools / name)
+    words = program(tmp_path, "--only", "stat,git-status", "--subjects", "native,bind")
+    done = run(words, PATH=str(tools))
+    assert done.returncode == 1
+    assert "FAILED planting git-status for native" in done.stderr
+    told = json.loads((tmp_path / "out/latest.json").read_text())
+    assert set(told["values"]) == {"stat-cold", "stat-warm"} and len(told["failures"]) == 2
+
+
+def test_an_end_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    """What is left would be found by the fixture that every test has, too."""
+    words = program(tmp_path, "--rounds", "1000", "--only", "stat", "--subjects", "overlayd,bind")
+    process = subprocess.Popen(words, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    assert wait_until(lambda: len(mounts_below(tmp_path)) == 2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 128 + signal.SIGINT
+    assert not mounts_below(tmp_path)
+    assert not list(tmp_path.glob("overlayd-bench-*"))
+
+
+@pytest.mark.parametrize("wrong", ["--only=nothing", "--subjects=nobody"])
+def test_a_wrong_name_is_refused_before_anything_is_made(tmp_path: Path, wrong: str) -> None:
+    done = run(program(tmp_path, wrong))
+    assert done.returncode == 2 and done.stderr.startswith("benchmarks: ")
+    assert not list(tmp_path.iterdir())
