@@ -21,20 +21,28 @@ from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import Judgement, Node
 from overlayd.core.types import INDEX
 from overlayd.host import fs
+from overlayd.host.ancestry import Identity, Slope, Slopes, identities_above
 from overlayd.host.links import LinkIndex, ShownTree
 from overlayd.host.locations import Locator
-from overlayd.host.mounts import MountSnapshot, MountWatch, parse_mounts
+from overlayd.host.mounts import MountSnapshot, MountWatch, parse_mounts, split
 from overlayd.host.sources import Source
 from overlayd.table.aliases import (
     Location,
     Part,
     PartIndex,
     branch_at,
+    is_masked,
 )
 from overlayd.table.guest_path import GuestPath, show
+from overlayd.table.mount_tree import Branch
 
 _UNKNOWN_PLACE = "where it lies on the host cannot be told"
+_RESTLESS = "it is being moved all the time"
 _DELETED = b" (deleted)"
+
+_ATTEMPTS = 16
+_BINDS_COST = 12
+"""What reading the table of mounts costs, in readings of where one source lies."""
 
 _LIST_TRULY = frozenset(
     ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "ramfs", "tmpfs", "xfs")
@@ -80,6 +88,55 @@ class _Shown:
         return None if lost is None else f"where {show(lost)} lies on the host cannot be told"
 
 
+class _Clearance:
+    """Tells that an object surely lies in nothing that is shown read-only, by walking up from it.
+
+    What it does not tell may be so or not; who asks goes on to look where everything lies. That
+    takes a question for each read-only source, and this takes one for each directory above.
+    """
+
+    def __init__(self, assembly: Assembly, mounts: MountSnapshot) -> None:
+        self._slopes = Slopes(mounts)
+        self._shown: dict[Identity, list[Branch | None]] = {}
+        for source in assembly.read_only:
+            branch = branch_at(assembly.table, source.preopen.guest)
+            self._shown.setdefault((source.stat.dev, source.stat.ino), []).append(branch)
+        # Of what a lazy unmount took out of sight nobody knows what is above or below it.
+        self._is_blind = any(s.stat.mount_id not in mounts.by_id for s in assembly.read_only)
+        self._costs_otherwise = len(assembly.read_only) + (_BINDS_COST if mounts.has_binds() else 0)
+
+    def is_worth_it(self, path: bytes) -> bool:
+        """Whether walking up from *path* costs less than looking where every source lies."""
+        steps = path.count(b"/")
+        return steps * (steps + 50) < 100 * self._costs_otherwise
+
+    def slope(self, mount_id: int) -> Slope | None:
+        """The way up from the mount with *mount_id*; None where nothing can be told."""
+        return None if self._is_blind else self._slopes.of(mount_id)
+
+    def is_attached(self, identity: Identity, slope: Slope) -> bool:
+        """Whether the inode is itself a read-only source, or mounted somewhere."""
+        return identity in self._shown or identity in slope.mounted_elsewhere
+
+    def clears(self, directory: fs.Fd, path: bytes, slope: Slope, name: bytes = b"") -> bool:
+        """Whether *directory*, which is at *path*, or *name* in it, is surely nowhere read-only.
+
+        Raises OSError where a directory on the way may not be passed.
+        """
+        names = split(path)
+        depth = len(names)
+        if name:
+            names = (*names, name)
+        for height, identity in enumerate(identities_above(directory, depth)):
+            if identity in slope.mounted_elsewhere:
+                return False
+            shown = self._shown.get(identity)
+            below = names[depth - height :]
+            if shown is not None and not all(is_masked(branch, below) for branch in shown):
+                return False
+        return True
+
+
 class Aliasing:
     """Judges inodes that are reached through writable preopens."""
 
@@ -97,21 +154,35 @@ class Aliasing:
         """Why nothing in the directory *fd*, known as *node*, may change; None if it may."""
         if not self._namespace.assembly.read_only:
             return None
-        judged: int | None = None
-        while True:  # not by recursion: directories nest deeper than Python's stack
-            mount_id = node.key.host_mount if node.key is not None else 0
-            if mount_id != judged and not self._concerns(mount_id):
+        mount_id = node.key.host_mount if node.key is not None else 0
+        path = _path(fd)
+        if path is not None and self._clears_directory(fd, path, mount_id):
+            return None
+        for _ in range(_ATTEMPTS):
+            if not self._concerns(mount_id):
                 return None
-            judged = mount_id
-            try:
-                path = fs.present_path(fd)
-            except OSError as error:
-                above = node.parent
-                if error.errno != errno.ENAMETOOLONG or above is None:
-                    return _UNKNOWN_PLACE
-                node, fd = above, self._namespace.open_path(above)
-            else:
+            # What the sources were compared with must hold before and after they were looked at.
+            before, path = path, _path(fd)
+            if path is not None and path == before:
                 return self._judge_place(node, path, mount_id)
+            if path is None:
+                break
+        else:
+            return _RESTLESS
+        return self._judge_above(node, fd)
+
+    def _judge_above(self, node: Node, fd: fs.Fd) -> str | None:
+        """The same for a directory whose path is longer than PATH_MAX: by one above it."""
+        while True:  # not by recursion: directories nest deeper than Python's stack
+            try:
+                fs.present_path(fd)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG or node.parent is None:
+                    return _UNKNOWN_PLACE
+                node = node.parent
+                fd = self._namespace.open_path(node)
+            else:
+                return self.directory(node, fd)
 
     def file(self, node: Node, fd: fs.Fd, status: fs.HostStat) -> str | None:
         """Why the inode *fd*, known as *node*, may not change; None if it may.
@@ -119,37 +190,78 @@ class Aliasing:
         *status* must have been asked of *fd*, after it was opened. May walk what is shown
         read-only: raises WouldBlock where this thread may not wait.
         """
-        if not self._namespace.assembly.read_only or not self._concerns(status.mount_id):
+        if not self._namespace.assembly.read_only:
+            return None
+        path = _path(fd) if status.nlink else None
+        if self._clears_file(node, fd, status, path) or not self._concerns(status.mount_id):
             return None
         shown = self._shown.files.get((status.dev, status.ino))
         if shown is not None:
             return _shown_at(shown)
         if status.nlink == 0:
             return None
-        path = self._lasting_path(node, fd)
-        if path is not None:
+        if path is not None and self._lasts(node, fd, path):
             reason = self._judge_place(node, path, status.mount_id)
             if reason is not None or status.nlink == 1:
                 return reason
         return self._judge_links(fd, status)
 
-    def _lasting_path(self, node: Node, fd: fs.Fd) -> bytes | None:
-        """Where the name by which *fd* was opened is now; None where it is gone, or may be.
+    def _clears_directory(self, fd: fs.Fd, path: bytes, mount_id: int) -> bool:
+        """Whether the directory *fd*, seen at *path*, can quickly be told to be shown nowhere."""
+        clearance = self._renew_clearance()
+        slope = clearance.slope(mount_id) if clearance.is_worth_it(path) else None
+        try:
+            return (
+                slope is not None
+                and clearance.clears(fd, path, slope)
+                and self._still_holds(slope)
+                and fs.present_path(fd) == path
+            )
+        except OSError:
+            return False
+
+    def _clears_file(self, node: Node, fd: fs.Fd, status: fs.HostStat, path: bytes | None) -> bool:
+        """The same for a file; only for one that has no other name."""
+        clearance = self._renew_clearance()
+        slope = clearance.slope(status.mount_id)
+        if slope is None or clearance.is_attached((status.dev, status.ino), slope):
+            return False
+        if path is None or status.nlink != 1 or not clearance.is_worth_it(path):
+            return status.nlink == 0 and self._still_holds(slope)
+        above, _, name = path.rpartition(b"/")
+        try:
+            directory = self._directory_of(node)
+            return (
+                directory is not None
+                and clearance.clears(directory, above, slope, name)
+                and self._still_holds(slope)
+                and self._lasts(node, fd, path)
+            )
+        except OSError:
+            return False
+
+    def _still_holds(self, slope: Slope) -> bool:
+        """Whether no mount was moved along with a directory, where that would matter."""
+        return slope.is_lasting or (
+            self._basis is not None and self._watch.text() == self._basis.mounts
+        )
+
+    def _lasts(self, node: Node, fd: fs.Fd, path: bytes) -> bool:
+        """Whether the name by which *fd* was opened was at *path*, and is there still.
 
         Removing a name first lowers the link count and tells of it last, so that for a moment a
         file with one link seems to have the name that has just been lost. Whoever removes it holds
         the directory's lock throughout: once we had that, what the kernel says of the name is true.
         """
+        above, _, name = path.rpartition(b"/")
         try:
-            path = fs.present_path(fd)
             directory = self._directory_of(node)
-            above, _, name = path.rpartition(b"/")
             if directory is None or fs.present_path(directory).rstrip(b"/") != above:
-                return None
+                return False
             lasts = fs.await_names(directory, name) and fs.present_path(fd) == path
         except OSError:
-            return None
-        return path if lasts and not path.endswith(_DELETED) else None
+            return False
+        return lasts and not path.endswith(_DELETED)
 
     def _directory_of(self, node: Node) -> fs.Fd | None:
         """The host directory in which *node* was last seen."""
@@ -198,14 +310,31 @@ class Aliasing:
 
     # -- keeping up with the host ---------------------------------------------------------------
 
+    def _renew_clearance(self) -> _Clearance:
+        """What it rests on is told by the kernel (a change of mounts) or by us (of tables)."""
+        with self._lock:
+            self._mounts_are_old |= self._watch.has_changed()
+            old, space = self._basis, self._namespace
+            is_current = (
+                old is not None
+                and not self._mounts_are_old
+                and old.assembly is space.assembly
+                and old.own_device == space.own_device
+            )
+        if not is_current:
+            self.refresh()
+        return self._clearance
+
     def refresh(self) -> None:
         """Look at the host again if anything that judgements rest on has changed."""
         with self._lock:
             basis = self._look_at_basis()
+            if self._mounts_are_old or self._basis is None or basis != self._basis:
+                self._mounts = MountSnapshot(parse_mounts(basis.mounts))
+                self._clearance = _Clearance(basis.assembly, self._mounts)
             if basis == self._basis:
                 self._mounts_are_old = False
                 return
-            self._mounts = MountSnapshot(parse_mounts(basis.mounts))
             self._look_at_host(basis)
             self._renew_index(basis)
             self._generation, self._basis = self._generation + 1, basis
@@ -245,6 +374,14 @@ class Aliasing:
     def _lists_truly(self, status: fs.HostStat) -> bool:
         mount = self._mounts.by_id.get(status.mount_id)
         return mount is not None and mount.fs_type in _LIST_TRULY
+
+
+def _path(fd: fs.Fd) -> bytes | None:
+    """Where *fd* lies at this moment; None where that cannot be told."""
+    try:
+        return fs.present_path(fd)
+    except OSError:
+        return None
 
 
 def _shown_at(guest: GuestPath) -> str:

@@ -24,6 +24,13 @@ _PSEUDO_TYPES = frozenset(
 )
 """Nobody's files lie there, and they are mounted in many places."""
 
+LOCAL_TYPES = frozenset(
+    ("bcachefs", "btrfs", "devtmpfs", "ext2", "ext3", "ext4", "f2fs", "ramfs", "rootfs", "tmpfs")
+    + ("xfs",)
+)
+"""File systems that never wait for a server, and whose inode numbers are for life. On overlayfs a
+directory may get another one when it is first changed."""
+
 
 class Mount(NamedTuple):
     """One line of mountinfo; paths are bytes with their escapes undone."""
