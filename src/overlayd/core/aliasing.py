@@ -13,6 +13,7 @@ again when any of these has changed.
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,12 @@ from overlayd.table.mount_tree import Branch
 _UNKNOWN_PLACE = "where it lies on the host cannot be told"
 _RESTLESS = "it is being moved all the time"
 _DELETED = b" (deleted)"
+
+_SECOND_NS = 1_000_000_000
+_COARSE_NS = 2 * _SECOND_NS
+_FINE_NS = 50_000_000
+"""How long ago a change must be for the next one to have another time: longer than the clock tick
+of any kernel, and than a second where the file system keeps no fractions."""
 
 _ATTEMPTS = 16
 _BINDS_COST = 12
@@ -95,7 +102,12 @@ class _Clearance:
     takes a question for each read-only source, and this takes one for each directory above.
     """
 
-    def __init__(self, assembly: Assembly, mounts: MountSnapshot) -> None:
+    def __init__(self, assembly: Assembly, text: bytes, changes: int) -> None:
+        """*text* is the table of mounts, after *changes* of it."""
+        mounts = MountSnapshot(parse_mounts(text))
+        self.assembly = assembly
+        self.text = text
+        self.changes = changes
         self._slopes = Slopes(mounts)
         self._shown: dict[Identity, list[Branch | None]] = {}
         for source in assembly.read_only:
@@ -104,6 +116,8 @@ class _Clearance:
         # Of what a lazy unmount took out of sight nobody knows what is above or below it.
         self._is_blind = any(s.stat.mount_id not in mounts.by_id for s in assembly.read_only)
         self._costs_otherwise = len(assembly.read_only) + (_BINDS_COST if mounts.has_binds() else 0)
+        self.may_pay = self._costs_otherwise > 1
+        """Whether a walk can ever be worth it: not for a single source."""
 
     def is_worth_it(self, path: bytes) -> bool:
         """Whether walking up from *path* costs less than looking where every source lies."""
@@ -113,6 +127,10 @@ class _Clearance:
     def slope(self, mount_id: int) -> Slope | None:
         """The way up from the mount with *mount_id*; None where nothing can be told."""
         return None if self._is_blind else self._slopes.of(mount_id)
+
+    def still_holds(self, slope: Slope, watch: MountWatch) -> bool:
+        """Whether no mount was moved along with a directory, where that would matter."""
+        return slope.is_lasting or watch.text() == self.text
 
     def is_attached(self, identity: Identity, slope: Slope) -> bool:
         """Whether the inode is itself a read-only source, or mounted somewhere."""
@@ -146,7 +164,11 @@ class Aliasing:
         self._watch = MountWatch()
         self._generation = 0
         self._basis: _Basis | None = None
-        self._mounts_are_old = True
+        self._clearance: _Clearance | None = None
+        self._changes = 0
+        """How often something was seen to have been mounted or unmounted."""
+        self._changes_read = 0
+        """The same when the table of mounts was last read for `_basis`."""
 
     # -- judging --------------------------------------------------------------------------------
 
@@ -192,8 +214,10 @@ class Aliasing:
         """
         if not self._namespace.assembly.read_only:
             return None
-        path = _path(fd) if status.nlink else None
-        if self._clears_file(node, fd, status, path) or not self._concerns(status.mount_id):
+        if self._clears_file(node, fd, status):
+            return None
+        path = _path(fd) if status.nlink else None  # before the sources are looked at, and after
+        if not self._concerns(status.mount_id):
             return None
         shown = self._shown.files.get((status.dev, status.ino))
         if shown is not None:
@@ -214,37 +238,73 @@ class Aliasing:
             return (
                 slope is not None
                 and clearance.clears(fd, path, slope)
-                and self._still_holds(slope)
+                and clearance.still_holds(slope, self._watch)
                 and fs.present_path(fd) == path
             )
         except OSError:
             return False
 
-    def _clears_file(self, node: Node, fd: fs.Fd, status: fs.HostStat, path: bytes | None) -> bool:
-        """The same for a file; only for one that has no other name."""
+    def _clears_file(self, node: Node, fd: fs.Fd, status: fs.HostStat) -> bool:
+        """The same for a file."""
         clearance = self._renew_clearance()
         slope = clearance.slope(status.mount_id)
         if slope is None or clearance.is_attached((status.dev, status.ino), slope):
             return False
-        if path is None or status.nlink != 1 or not clearance.is_worth_it(path):
-            return status.nlink == 0 and self._still_holds(slope)
-        above, _, name = path.rpartition(b"/")
+        if status.nlink == 0:
+            return clearance.still_holds(slope, self._watch)
+        if status.nlink > 1:
+            return self._clears_every_name(node, fd, status, clearance, slope)
+        if not clearance.may_pay:
+            return False
         try:
-            directory = self._directory_of(node)
+            home = self._home_of(node)
+            if home is None:
+                return False
+            directory, name = home
+            above = fs.present_path(directory).rstrip(b"/")
+            path = b"%b/%b" % (above, name)
             return (
-                directory is not None
+                clearance.is_worth_it(path)
                 and clearance.clears(directory, above, slope, name)
-                and self._still_holds(slope)
-                and self._lasts(node, fd, path)
+                and clearance.still_holds(slope, self._watch)
+                and _holds(directory, name, status)
+                and fs.present_path(fd) == path
             )
         except OSError:
             return False
 
-    def _still_holds(self, slope: Slope) -> bool:
-        """Whether no mount was moved along with a directory, where that would matter."""
-        return slope.is_lasting or (
-            self._basis is not None and self._watch.text() == self._basis.mounts
-        )
+    def _clears_every_name(
+        self, node: Node, fd: fs.Fd, status: fs.HostStat, clearance: _Clearance, slope: Slope
+    ) -> bool:
+        """The same for a file with several names, where as many are known as it has.
+
+        They are looked at one after the other; that the file had all of them at once is told by its
+        time of change, which neither a link nor a rename of it leaves alone.
+        """
+        if len(node.places) < status.nlink or not _would_show(status):
+            return False
+        names: set[tuple[Identity, bytes]] = set()
+        paths: list[tuple[fs.Fd, bytes]] = []
+        try:
+            for parent, name in node.places:
+                directory = self._namespace.where(parent).fd
+                if directory is None:
+                    continue
+                path, of = fs.present_path(directory), fs.stat_fd(directory)
+                if of.mount_id != status.mount_id or not _holds(directory, name, status):
+                    continue
+                if not clearance.clears(directory, path, slope, name):
+                    return False
+                names.add(((of.dev, of.ino), name))
+                paths.append((directory, path))
+            return (
+                len(names) == status.nlink
+                and clearance.still_holds(slope, self._watch)
+                and all(fs.present_path(directory) == path for directory, path in paths)
+                and self._has_stayed(fd, status)()
+            )
+        except OSError:
+            return False
 
     def _lasts(self, node: Node, fd: fs.Fd, path: bytes) -> bool:
         """Whether the name by which *fd* was opened was at *path*, and is there still.
@@ -255,24 +315,24 @@ class Aliasing:
         """
         above, _, name = path.rpartition(b"/")
         try:
-            directory = self._directory_of(node)
-            if directory is None or fs.present_path(directory).rstrip(b"/") != above:
+            home = self._home_of(node)
+            if home is None or fs.present_path(home[0]).rstrip(b"/") != above:
                 return False
-            lasts = fs.await_names(directory, name) and fs.present_path(fd) == path
+            lasts = fs.await_names(home[0], name) and fs.present_path(fd) == path
         except OSError:
             return False
         return lasts and not path.endswith(_DELETED)
 
-    def _directory_of(self, node: Node) -> fs.Fd | None:
-        """The host directory in which *node* was last seen."""
+    def _home_of(self, node: Node) -> tuple[fs.Fd, bytes] | None:
+        """The host directory in which *node* was last seen, and its name there."""
         if node.parent is None:
             return None
         where = self._namespace.where(node.parent)
         at = where.position.children.get(node.name) if where.position is not None else None
         if at is not None and at.mount is not None:  # a file attached by itself
-            path = fs.present_path(at.mount.fd)
-            return fs.open_ambient(os.path.dirname(os.fsdecode(path)))
-        return where.fd
+            above, _, name = fs.present_path(at.mount.fd).rpartition(b"/")
+            return fs.open_ambient(os.fsdecode(above or b"/")), name
+        return None if where.fd is None else (where.fd, node.name)
 
     def _judge_links(self, fd: fs.Fd, status: fs.HostStat) -> str | None:
         self._namespace.consent_to_wait(INDEX)
@@ -313,41 +373,36 @@ class Aliasing:
     def _renew_clearance(self) -> _Clearance:
         """What it rests on is told by the kernel (a change of mounts) or by us (of tables)."""
         with self._lock:
-            self._mounts_are_old |= self._watch.has_changed()
-            old, space = self._basis, self._namespace
-            is_current = (
-                old is not None
-                and not self._mounts_are_old
-                and old.assembly is space.assembly
-                and old.own_device == space.own_device
-            )
-        if not is_current:
-            self.refresh()
-        return self._clearance
+            changes, assembly = self._count_changes(), self._namespace.assembly
+            known = self._clearance
+            if known is None or known.changes != changes or known.assembly is not assembly:
+                known = self._clearance = _Clearance(assembly, self._watch.text(), changes)
+            return known
+
+    def _count_changes(self) -> int:
+        """`_changes`, as of now."""
+        self._changes += self._watch.has_changed()
+        return self._changes
 
     def refresh(self) -> None:
         """Look at the host again if anything that judgements rest on has changed."""
         with self._lock:
             basis = self._look_at_basis()
-            if self._mounts_are_old or self._basis is None or basis != self._basis:
-                self._mounts = MountSnapshot(parse_mounts(basis.mounts))
-                self._clearance = _Clearance(basis.assembly, self._mounts)
             if basis == self._basis:
-                self._mounts_are_old = False
                 return
+            self._mounts = MountSnapshot(parse_mounts(basis.mounts))
             self._look_at_host(basis)
             self._renew_index(basis)
             self._generation, self._basis = self._generation + 1, basis
-            self._mounts_are_old = False
 
     def _look_at_basis(self) -> _Basis:
         old = self._basis
-        self._mounts_are_old |= self._watch.has_changed()
+        changes = self._count_changes()
         # A mount point that moves with the directory above it is announced by nobody. That matters
         # where a file system is mounted twice: what is mounted once then has no place that fits,
         # and is refused.
-        if old is None or self._mounts_are_old or self._has_binds:
-            mounts = self._watch.text()
+        if old is None or self._changes_read != changes or self._has_binds:
+            mounts, self._changes_read = self._watch.text(), changes
         else:
             mounts = old.mounts
         assembly = self._namespace.assembly
@@ -382,6 +437,20 @@ def _path(fd: fs.Fd) -> bytes | None:
         return fs.present_path(fd)
     except OSError:
         return None
+
+
+def _holds(directory: fs.Fd, name: bytes, status: fs.HostStat) -> bool:
+    """Whether *name* in *directory* is the inode with *status*, and not about to be removed."""
+    if not fs.await_names(directory, name):
+        return False
+    found = fs.stat_child(directory, name)
+    return (found.dev, found.ino, found.mount_id) == (status.dev, status.ino, status.mount_id)
+
+
+def _would_show(status: fs.HostStat) -> bool:
+    """Whether any later change of the inode must give it another time of change."""
+    age = time.time_ns() - status.ctime_ns
+    return age > (_COARSE_NS if status.ctime_ns % _SECOND_NS == 0 else _FINE_NS)
 
 
 def _shown_at(guest: GuestPath) -> str:
