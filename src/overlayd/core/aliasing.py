@@ -5,6 +5,10 @@ the host at this moment, as the kernel tells for an opened descriptor, against t
 read-only sources that the namespace really shows. A file is judged likewise by the name it was
 opened by and, unless that is the only one it has, by the index of what is shown (`host.links`).
 
+That takes a question for each read-only source. Most changes are made where there is none at all,
+and that is seen by walking up from what is judged (`host.ancestry`): a question for each directory
+above, however many sources there are. Where the walk does not tell, all places are compared.
+
 Nothing here rests on an earlier lookup or a cache that time makes valid: a judgement is kept only
 together with the path the kernel gave for it and with the places of sources and mounts, and made
 again when any of these has changed.
