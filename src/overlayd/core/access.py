@@ -115,7 +115,7 @@ class Access:
             (Needs.NEW_PARENT, new_parent),
             (Needs.INODE, inode),
         ):
-            if need not in needs:
+            if need not in needs or (need is Needs.NEW_PARENT and new_parent == parent):
                 continue
             assert held is not None, f"{operation} names nothing for {need}"
             denied = self.judge(held)

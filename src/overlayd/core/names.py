@@ -305,7 +305,8 @@ class Names:
         check_name(new_name)
         if flags not in (0, fs.RENAME_NOREPLACE, fs.RENAME_EXCHANGE):
             raise einval()
-        old, new = space.where(old_dir), space.where(new_dir)
+        old = space.where(old_dir)
+        new = old if new_dir is old_dir else space.where(new_dir)
         if old.mount != new.mount:
             raise exdev()
         with (

@@ -24,6 +24,13 @@ _PSEUDO_TYPES = frozenset(
 )
 """Nobody's files lie there, and they are mounted in many places."""
 
+LOCAL_TYPES = frozenset(
+    ("bcachefs", "btrfs", "devtmpfs", "ext2", "ext3", "ext4", "f2fs", "ramfs", "rootfs", "tmpfs")
+    + ("xfs",)
+)
+"""File systems that never wait for a server, and whose inode numbers are for life. On overlayfs a
+directory may get another one when it is first changed."""
+
 
 class Mount(NamedTuple):
     """One line of mountinfo; paths are bytes with their escapes undone."""
@@ -42,11 +49,17 @@ class Mount(NamedTuple):
         return self.fs_type in _REMOTE_TYPES or self.fs_type.startswith("fuse.")
 
 
+Components = tuple[bytes, ...]
+"""Of a path."""
+
+
 class MountSnapshot:
     """The mounts as they were at one moment, by their id."""
 
     def __init__(self, mounts: list[Mount]) -> None:
         self.by_id = {mount.mount_id: mount for mount in mounts}
+        self._below: dict[Components, list[tuple[Mount, Components]]] = {}
+        """By host path, once it is asked for; many thousands of paths may be."""
 
     def has_binds(self) -> bool:
         """Whether any file system that holds files is mounted more than once."""
@@ -66,12 +79,15 @@ class MountSnapshot:
 
     def below(self, path: bytes) -> list[tuple[Mount, tuple[bytes, ...]]]:
         """The mounts strictly below host *path*, each with its mount point relative to it."""
-        found = []
+        if not self._below:
+            self._sort_by_path()
+        return self._below.get(split(path), [])
+
+    def _sort_by_path(self) -> None:
         for mount in self.by_id.values():
-            rest = components_below(mount.mount_point, path)
-            if rest:
-                found.append((mount, rest))
-        return found
+            point = split(mount.mount_point)
+            for depth in range(len(point)):
+                self._below.setdefault(point[:depth], []).append((mount, point[depth:]))
 
 
 def split(path: bytes) -> tuple[bytes, ...]:

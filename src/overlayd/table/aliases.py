@@ -53,12 +53,12 @@ class Part:
             return None
         if self.covered and any(below[:n] in self.covered for n in range(1, len(below) + 1)):
             return None
-        if _is_masked(self.branch, below):
+        if is_masked(self.branch, below):
             return None
         return self.guest + below
 
 
-def _is_masked(branch: Branch | None, below: HostPath) -> bool:
+def is_masked(branch: Branch | None, below: HostPath) -> bool:
     """Whether a mount point of the table lies on the way from *branch* to *below*, or is it."""
     for name in below:
         branch = branch.children.get(name) if branch is not None else None
