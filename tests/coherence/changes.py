@@ -27,9 +27,14 @@ class Change:
     planted: tuple[str, ...]
     in_place: bool = False
     """It needs nothing but `file`, in whatever directory that has this name."""
+    of_data: bool = False
 
 
-def in_place(do: Callable[[Path], object]) -> Change:
+def of_data(do: Callable[[Path], object]) -> Change:
+    return Change(lambda at, _: do(at / "file"), FILE, in_place=True, of_data=True)
+
+
+def of_attributes(do: Callable[[Path], object]) -> Change:
     return Change(lambda at, _: do(at / "file"), FILE, in_place=True)
 
 
@@ -122,17 +127,17 @@ def take_turns(path: Path) -> None:
 
 
 IN_PLACE = {
-    "overwrite": in_place(overwrite),
-    "append": in_place(append),
-    "truncate shorter": in_place(lambda file: os.truncate(file, 3)),
-    "truncate longer": in_place(lambda file: os.truncate(file, 100)),
-    "write anew": in_place(lambda file: file.write_text("all of it")),
-    "overwrite, mtime kept": in_place(overwrite_secretly),
-    "overwrite mapped": in_place(overwrite_mapped),
-    "chmod": in_place(lambda file: file.chmod(0o640)),
-    "utimens": in_place(lambda file: os.utime(file, (1, 2))),
-    "setxattr": in_place(lambda file: os.setxattr(file, "user.new", b"value")),
-    "chown": in_place(lambda file: os.chown(file, 12, 34)),
+    "overwrite": of_data(overwrite),
+    "append": of_data(append),
+    "truncate shorter": of_data(lambda file: os.truncate(file, 3)),
+    "truncate longer": of_data(lambda file: os.truncate(file, 100)),
+    "write anew": of_data(lambda file: file.write_text("all of it")),
+    "overwrite, mtime kept": of_data(overwrite_secretly),
+    "overwrite mapped": of_data(overwrite_mapped),
+    "chmod": of_attributes(lambda file: file.chmod(0o640)),
+    "utimens": of_attributes(lambda file: os.utime(file, (1, 2))),
+    "setxattr": of_attributes(lambda file: os.setxattr(file, "user.new", b"value")),
+    "chown": of_attributes(lambda file: os.chown(file, 12, 34)),
 }
 ON_NAMES = {
     "new file": flat(lambda at: (at / "new").write_text("new")),

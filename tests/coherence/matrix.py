@@ -16,8 +16,10 @@ from coherence import views
 from coherence.changes import ACROSS, CHANGES, IN_PLACE, Change, rehearse
 from support.planting import plant
 
-EVERYWHERE = (views.Attributes, views.Contents, views.HeldAttributes)
-OF_NAMES = (views.Listings, views.HeldListings)
+OF_ATTRIBUTES = (views.Attributes, views.HeldAttributes)
+OF_NAMES = (*OF_ATTRIBUTES, views.Contents, views.Listings, views.HeldListings)
+OF_DATA = (*OF_ATTRIBUTES, views.Contents, views.HeldContents, views.Mapped)
+UNWATCHED = (*OF_ATTRIBUTES, views.Contents, views.HeldContents, views.MappedAndOpened)
 
 
 def views_of(change: Change, watched: bool) -> Sequence[type[views.View]]:
@@ -27,12 +29,13 @@ def views_of(change: Change, watched: bool) -> Sequence[type[views.View]]:
     asked for, and when a file is opened. A page that is mapped is renewed by no more than that.
     """
     if not change.in_place:
-        return (*EVERYWHERE, *OF_NAMES)
+        return OF_NAMES
+    if not change.of_data:
+        return OF_ATTRIBUTES
     if watched:
-        return (*EVERYWHERE, views.HeldContents, views.Mapped)
-    if change is IN_PLACE["overwrite, mtime kept"]:
-        return (*EVERYWHERE, views.MappedAndOpened)
-    return (*EVERYWHERE, views.HeldContents, views.MappedAndOpened)
+        return OF_DATA
+    kept = change is IN_PLACE["overwrite, mtime kept"]
+    return [view for view in UNWATCHED if not (kept and view is views.HeldContents)]
 
 
 @dataclass

@@ -66,11 +66,9 @@ def look(at: Path) -> None:
             os.close(os.open(at / name, os.O_RDONLY | os.O_NOFOLLOW))
 
 
-def look_and_do(at: Path, operation: str) -> None:
-    """Know everything, then do it."""
-    look(at)
-    look(at)
-    OWN[operation](at)
+def look_at_all(top: Path) -> None:
+    for operation in OWN:
+        look(top / operation)
 
 
 def names_and_attributes(mount: CountedMount, operation: str) -> dict[str, list[int]]:
@@ -86,8 +84,11 @@ def measured(place: Path, cache: str) -> dict[str, dict[str, list[int]]]:
     for operation in OWN:
         plant(source / operation, *PLANTED)
     with counted(place, f"{source}::/", cache=cache) as mount:
-        for operation in OWN:
-            in_child(look_and_do, mount.top / operation, operation)
+        for _ in range(2):
+            in_child(look_at_all, mount.top)
+            time.sleep(PAUSE)
+        for operation, do in OWN.items():
+            in_child(do, mount.top / operation)
         time.sleep(PAUSE)
         return {operation: names_and_attributes(mount, operation) for operation in OWN}
 

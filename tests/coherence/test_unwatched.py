@@ -19,11 +19,12 @@ LIMIT = 3.0
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
 
-SYSCTLS = {
-    "watches": ("max_inotify_watches", 8),
-    "no watches": ("max_inotify_watches", 0),
-    "instances": ("max_inotify_instances", 0),
+LIMITS = {
+    "few watches": ("watches", 8),
+    "no watches": ("watches", 0),
+    "none at all": ("instances", 0),
 }
+"""What of inotify is limited for a user, and to how many."""
 
 
 def not_seen(place: Path, way: Way) -> list[str]:
@@ -39,12 +40,14 @@ def test_a_fuse_source(tmp_path: Path) -> None:
     """Another mount of ours: nobody is told what is changed behind it."""
     (source,) = make_dirs(tmp_path, "source")
     with mounted(tmp_path, f"{source}::/") as inner, mounted(tmp_path, f"{inner}::/") as outer:
-        wrong = in_child(not_seen, tmp_path / "own", sample(by_source("ours", outer, source), 1, 6))
+        wrong = in_child(
+            not_seen, tmp_path / "own", sample(by_source("FUSE source", outer, source), 1, 6)
+        )
     assert not wrong, "\n".join(wrong)
 
 
-def in_user_namespace(function: Callable[[], object], sysctl: str, value: int) -> None:
-    """Call FUNCTION in a child as root of namespaces of its own, where SYSCTL is VALUE."""
+def in_user_namespace(function: Callable[[], object], what: str, most: int) -> None:
+    """Call FUNCTION in a child as root of namespaces of its own, with MOST of WHAT of inotify."""
 
     def apart() -> None:
         me, (heard, told) = os.getpid(), os.pipe()
@@ -57,25 +60,24 @@ def in_user_namespace(function: Callable[[], object], sysctl: str, value: int) -
         assert ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNS) == 0
         os.write(told, b".")
         assert os.waitpid(mapper, 0)[1] == 0
-        Path("/proc/sys/user", sysctl).write_text(str(value))
+        Path(f"/proc/sys/user/max_inotify_{what}").write_text(str(most))
         function()
 
     in_child(apart)
 
 
-@pytest.mark.parametrize("limit", SYSCTLS)
-def test_too_few_watches(tmp_path: Path, limit: str) -> None:
-    """One line of the log says what is not watched, and which setting would help."""
-    sysctl, value = SYSCTLS[limit]
+@pytest.mark.parametrize(("what", "most"), LIMITS.values(), ids=LIMITS)
+def test_too_few_for_this_user(tmp_path: Path, what: str, most: int) -> None:
+    """One line of the log says that not all is watched, and which setting would help."""
     (source,) = make_dirs(tmp_path, "source")
 
     def use() -> None:
         with mounted(tmp_path, f"{source}::/") as top:
-            way = sample(by_source("source", top, source), 2)
-            wrong = not_seen(tmp_path / "own", way)
+            wrong = not_seen(tmp_path / "own", sample(by_source("source", top, source), 2))
             assert not wrong, "\n".join(wrong)
 
-    in_user_namespace(use, sysctl, value)
+    in_user_namespace(use, what, most)
     (log,) = tmp_path.glob("target-*.log")
-    warnings = [line for line in log.read_text().splitlines() if sysctl in line]
+    warnings = [line for line in log.read_text().splitlines() if " WARNING " in line]
     assert len(warnings) == 1, log.read_text()
+    assert f"fs.inotify.max_user_{what}" in warnings[0]
