@@ -28,6 +28,8 @@ class Change:
     in_place: bool = False
     """It needs nothing but `file`, in whatever directory that has this name."""
     of_data: bool = False
+    across: bool = False
+    """It moves something over the border of what guests see."""
 
 
 def of_data(do: Callable[[Path], object]) -> Change:
@@ -47,8 +49,7 @@ def tree(do: Callable[[Path], object]) -> Change:
 
 
 def across(do: Callable[[Path, Path], object], planted: tuple[str, ...]) -> Change:
-    """One that moves something over the border of what guests see."""
-    return Change(do, planted)
+    return Change(do, planted, across=True)
 
 
 def overwrite(path: Path) -> None:
@@ -188,9 +189,21 @@ def names_below(base: Path) -> set[str]:
     return {".", *(str(path.relative_to(base)) for path in base.rglob("*"))}
 
 
+def change_more(*roots: Path) -> None:
+    """Later on: append to every file below ROOTS, and put a new name into every directory."""
+    for root in roots:
+        for path in [root, *root.rglob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                (path / "later").write_text("later")
+            elif path.is_file() and not path.is_symlink():
+                append(path)
+
+
 def rehearse(place: Path, change: Change) -> tuple[str, ...]:
-    """All names that are there before or after CHANGE."""
+    """All names that are there before or after CHANGE, or after what is changed later on."""
     at, out = plant(place / "at", *change.planted), plant(place / "out")
-    before = names_below(at)
+    names = names_below(at)
     change.do(at, out)
-    return tuple(sorted(before | names_below(at)))
+    names |= names_below(at)
+    change_more(at)
+    return tuple(sorted(names | names_below(at)))

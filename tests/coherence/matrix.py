@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from coherence import views
-from coherence.changes import ACROSS, CHANGES, IN_PLACE, Change, rehearse
+from coherence.changes import ACROSS, CHANGES, IN_PLACE, Change, change_more, rehearse
 from support.planting import plant
 
 OF_ATTRIBUTES = (views.Attributes, views.HeldAttributes)
@@ -29,7 +29,7 @@ def views_of(change: Change, watched: bool) -> Sequence[type[views.View]]:
     asked for, and when a file is opened. A page that is mapped is renewed by no more than that.
     """
     if not change.in_place:
-        return OF_NAMES
+        return (*OF_NAMES, views.HeldContents) if change.across and watched else OF_NAMES
     if not change.of_data:
         return OF_ATTRIBUTES
     if watched:
@@ -131,6 +131,15 @@ class Matrix:
         """Make all changes, and ask the host what is right from now on."""
         for case in self.cases:
             case.change.do(case.acted_on, case.outside)
+        self._ask_the_host()
+
+    def change_more(self) -> None:
+        """Change everything once more, wherever it is by now."""
+        for case in self.cases:
+            change_more(case.acted_on, case.outside)
+        self._ask_the_host()
+
+    def _ask_the_host(self) -> None:
         for case in self.cases:
             case.expected = case.true.look()
 

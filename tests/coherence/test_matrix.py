@@ -38,7 +38,7 @@ def two_mounts(place: Path, mode: str) -> Iterator[list[Way]]:
 
 
 def not_seen(place: Path, ways: list[Way], watched: bool, seconds: float) -> list[str]:
-    """What is not right SECONDS after changes by WAYS."""
+    """What is not right SECONDS after changes by WAYS, or after more of them."""
     with Matrix(place, watched) as matrix:
         matrix.plant(*ways)
         for way in ways:
@@ -46,7 +46,11 @@ def not_seen(place: Path, ways: list[Way], watched: bool, seconds: float) -> lis
                 bind(way.host, way.acted_on)
         matrix.warm()
         matrix.change()
-        return matrix.wrong(seconds)
+        wrong = matrix.wrong(seconds)
+        if watched and not wrong:  # what was moved and replaced is watched where it is now
+            matrix.change_more()
+            wrong = [f"later: {each}" for each in matrix.wrong(seconds)]
+        return wrong
 
 
 @every_mode
