@@ -7,12 +7,12 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from coherence import views
-from coherence.changes import overwrite_secretly
+from coherence.changes import OLD, append, overwrite_secretly
 from coherence.counted import PAUSE
 from support.mounting import mounted
 from support.planting import plant
@@ -71,6 +71,35 @@ def test_a_source_that_is_moved_on_the_host(tmp_path: Path) -> None:
         (moved / "new").touch()
         (moved / "sub").chmod(0o711)
         comes_to((["file", "new", "sub"], "ok", 0o40711), look)
+
+
+def test_a_name_outside_that_a_file_gets_later(tmp_path: Path) -> None:
+    """What was known under one name is changed through another, which no watched directory has."""
+    changes: dict[str, Callable[[Path], object]] = {
+        "kept": overwrite_secretly,
+        "append": append,
+        "chmod": lambda path: path.chmod(0o600),
+    }
+    source = plant(tmp_path / "source", *(f"{name}={OLD}" for name in changes))
+    outside = plant(tmp_path / "outside")
+    with mounted(tmp_path, f"{source}::/") as top:
+        kinds = (views.HeldContents, views.Mapped, views.Contents, views.Attributes)
+        seen, true = ([kind(base, list(changes)) for kind in kinds] for base in (top, source))
+
+        def look(looks: Sequence[views.View]) -> object:
+            return {type(view).__name__: view.look() for view in looks}
+
+        try:
+            in_child(lambda: (look(seen), look(seen)))
+            for name in changes:
+                os.link(source / name, outside / name)
+            time.sleep(PAUSE)  # the watches are what they will be
+            for name, change in changes.items():
+                change(outside / name)
+            comes_to(look(true), lambda: look(seen))
+        finally:
+            for view in (*seen, *true):
+                view.close()
 
 
 def test_after_a_reload(tmp_path: Path) -> None:
