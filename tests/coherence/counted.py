@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from overlayd.service.client import ask
 from support.mounting import mounted
@@ -29,10 +30,16 @@ class CountedMount:
 
     def requests(self) -> Counter[str]:
         """All so far, by operation."""
-        answer = ask(self._device, "status", 10)
-        return Counter(
-            {name: n for name, n in answer["operations"].items() if name not in UNNOTICED}
-        )
+        counted = self._status()["operations"].items()
+        return Counter({name: n for name, n in counted if name not in UNNOTICED})
+
+    def keeps_listings(self) -> bool:
+        """Whether the optional extension is there, without which the kernel keeps no listings."""
+        return not str(self._status().get("wire", "off")).startswith("off")
+
+    def _status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = ask(self._device, "status", 10)
+        return answer
 
     def of(self, function: Callable[[], object]) -> Counter[str]:
         """Those that FUNCTION, called in a child, takes."""
