@@ -34,6 +34,13 @@ def work(pid: int) -> Work:
     return Work(int(fields[11]) + int(fields[12]), switches)
 
 
+def is_quiet(pid: int) -> bool:
+    """Whether the process has done what there was to do."""
+    before = work(pid)
+    time.sleep(PAUSE)
+    return work(pid) == before
+
+
 def held(pid: int) -> tuple[int, int, int]:
     """Resident KiB, descriptors, threads."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -59,7 +66,7 @@ def test_a_warm_daemon_does_nothing_for_two_seconds(tmp_path: Path) -> None:
         for top in (coherent, uncached):
             in_child(know_everything, top)
         daemons = [daemon_of(top) for top in (coherent, uncached)]
-        time.sleep(PAUSE)
+        assert wait_until(lambda: all(map(is_quiet, daemons)))
         before = [work(pid) for pid in daemons]
         time.sleep(2)
         assert [work(pid) for pid in daemons] == before
