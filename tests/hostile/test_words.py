@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from overlayd.cli import main as entry
+from overlayd.cli import commands as entry
 from overlayd.errors import UsageError
 from overlayd.table.config import ConfigFile, config_preopens, read_config
 from overlayd.table.guest_path import PATH_MAX, parse_guest_path, show

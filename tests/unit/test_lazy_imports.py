@@ -13,7 +13,7 @@ LOOP = ("trio", "pyfuse3")
 
 RUN = """
 import json, sys
-from overlayd.cli.main import cli
+from overlayd.cli.commands import cli
 try:
     cli.main(json.loads(sys.argv[1]), standalone_mode=False)
 except Exception:

@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from overlayd import __version__
-from overlayd.cli import main as command_line
-from overlayd.cli import mount
+from overlayd.cli import commands, mount
 from overlayd.cli.options import Request, absolute_target, open_table
 from overlayd.errors import OverlaydError, UsageError
 from overlayd.service.mount_options import parse_mount_options
@@ -146,8 +145,8 @@ def _examine(asked: dict[str, Any]) -> None:
 
 def main() -> NoReturn:
     """Exit as mount(8) promises: 0 mounted, 1 wrong words, 32 it failed."""
-    command_line.start_afresh()
-    status = command_line.complaining(
+    commands.start_afresh()
+    status = commands.complaining(
         _PROGRAM, lambda: helper.main(prog_name=_PROGRAM, standalone_mode=False)
     )
     sys.exit({0: 0, UsageError.exit_code: _WRONGLY_CALLED}.get(status, _MOUNT_FAILED))
