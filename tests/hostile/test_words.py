@@ -185,7 +185,7 @@ def run_here(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tu
     """The command in this process: its status, output and complaint, which is one line or none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["overlayd", *arguments])
-        status = entry._run()
+        status = entry.run()
     out, err = capsys.readouterr()
     assert status in (0, 1, 2), (status, err)
     if status == 2 or err:

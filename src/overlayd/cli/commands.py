@@ -1,12 +1,9 @@
 """The commands: dispatch, and the one place where errors become a line and a status."""
 
 import errno
-import os
-import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -83,37 +80,6 @@ def cli() -> None:
 
 def run() -> int:
     """Run the command line; the exit status: 0 done, 1 it failed, 2 the command line is wrong."""
-    start_afresh()
-    return _run()
-
-
-def start_afresh() -> None:
-    """Undo what a caller may have left us with: closed streams, blocked and ignored signals.
-
-    A source must not be opened as descriptor 1, and we wait for children and for signals.
-    """
-    with suppress(OSError):  # a machine without /dev/null
-        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-            os.set_inheritable(number, True)
-        os.close(number)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(
-        signal.SIG_UNBLOCK, (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    )
-    if os.getpid() == 1:
-        signal.signal(signal.SIGTERM, _leave)
-
-
-def _leave(number: int, _frame: object) -> NoReturn:
-    """End as SIGTERM ends others, until a mount takes the signal over.
-
-    The kernel spares PID 1 every signal it has no handler for (pid_namespaces(7)): a container
-    that is stopped while it starts would sit out the whole grace period.
-    """
-    sys.exit(128 + number)
-
-
-def _run() -> int:
     return complaining("overlayd", lambda: cli.main(prog_name="overlayd", standalone_mode=False))
 
 

@@ -1,7 +1,8 @@
 """The entry of the `overlayd` command: a plain `health` at once, everything else through click.
 
 A service manager asks for `health` every few seconds, and most of what a command costs is what it
-imports. So this module imports nothing that `health` can do without, `typing` included.
+imports. So this module imports nothing that `health` can do without, `typing` included. Where there
+will be a daemon, it is forked before all else is imported.
 """
 
 import sys
@@ -16,12 +17,9 @@ if TYPE_CHECKING:
 
 def main() -> "NoReturn":
     """Run the command line; exit 0 done, 1 it failed, 2 the command line is wrong."""
-    asked = plain_health(sys.argv[1:])
-    if asked is not None:
-        sys.exit(_health(*asked))
-    from overlayd.cli.commands import run
-
-    sys.exit(run())
+    words = sys.argv[1:]
+    asked = plain_health(words)
+    sys.exit(_other(words) if asked is None else _health(*asked))
 
 
 def plain_health(words: list[str]) -> tuple[str, float] | None:
@@ -51,3 +49,31 @@ def _health(target: str, seconds: float) -> int:
 
         return complain("overlayd", error)
     return 0
+
+
+def _other(words: list[str]) -> int:
+    from overlayd.cli.afresh import start_afresh
+
+    start_afresh()
+    if not leaves_daemon(words):
+        return _run()
+    from overlayd.service.background import early_daemon
+
+    with early_daemon():
+        return _run()
+
+
+def _run() -> int:
+    from overlayd.cli.commands import run
+
+    return run()
+
+
+def leaves_daemon(words: list[str]) -> bool:
+    """Whether *words* look as if a daemon would be wanted; either answer is safe."""
+    match words:
+        case ["run", _, *_]:
+            return True
+        case ["mount", _, *_]:
+            return not {"-f", "--foreground", "-h", "--help"} & set(words)
+    return False

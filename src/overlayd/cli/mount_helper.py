@@ -13,6 +13,7 @@ import click
 
 from overlayd import __version__
 from overlayd.cli import commands, mount
+from overlayd.cli.afresh import start_afresh
 from overlayd.cli.options import Request, absolute_target, open_table
 from overlayd.errors import OverlaydError, UsageError
 from overlayd.service.mount_options import parse_mount_options
@@ -145,7 +146,7 @@ def _examine(asked: dict[str, Any]) -> None:
 
 def main() -> NoReturn:
     """Exit as mount(8) promises: 0 mounted, 1 wrong words, 32 it failed."""
-    commands.start_afresh()
+    start_afresh()
     status = commands.complaining(
         _PROGRAM, lambda: helper.main(prog_name=_PROGRAM, standalone_mode=False)
     )

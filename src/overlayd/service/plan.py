@@ -3,12 +3,15 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from overlayd.core.types import Rules
 from overlayd.host.sources import Source
 from overlayd.kernel.cache import CachePolicy
-from overlayd.kernel.operations import ErrorStyle
 from overlayd.table.mount_tree import MountTable
+
+if TYPE_CHECKING:  # FUSE itself is for the process that serves
+    from overlayd.kernel.operations import ErrorStyle
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class MountPlan:
     """Emptied once they are mounted: a reload must be able to let go of them."""
     rules: Rules
     cache: CachePolicy
-    errors: ErrorStyle
+    errors: "ErrorStyle"
     alias: str = "ro-wins"
     """As asked for; a table that it refuses makes no plan."""
     allow_other: bool = False
