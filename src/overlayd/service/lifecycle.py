@@ -7,6 +7,7 @@ overlayd; the mount stays and answers ENOTCONN, because a directory that suddenl
 worse for whoever writes into it. The next `mount` on that target clears it.
 """
 
+import gc
 import logging
 import os
 import resource
@@ -57,6 +58,7 @@ def serve(
     *lifeline* is the read end of a pipe whose other end closes when the owner dies; *manager* is
     told how it goes. Raises OverlaydError, leaving no mount behind, where it cannot be mounted.
     """
+    gc.freeze()  # the collector need not look through modules again while requests wait
     os.umask(0)  # the kernel has applied the caller's; ours must not come on top
     # What a guest writes is subject to the host's quotas and reserved blocks. Nobody's file system
     # uid takes this capability away, and it would lift both.
