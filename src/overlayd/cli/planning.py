@@ -11,7 +11,6 @@ from overlayd.service.logs import LogFormat, start_logging
 from overlayd.service.mount_options import parse_mount_options
 from overlayd.service.plan import MountPlan
 from overlayd.service.warnings import check_allow_other
-from overlayd.table.config import ConfigFile
 
 if TYPE_CHECKING:
     from overlayd.kernel.operations import ErrorStyle
@@ -74,7 +73,7 @@ def _lasting(request: Request) -> Request:
     return changed(
         request,
         base=base,
-        config=ConfigFile(),
+        config=None,
         config_path=None if path is None else os.path.join(base, path),
     )
 

@@ -5,6 +5,7 @@ forked before the command line is read, and imports while that is done: a mount 
 and its daemon does not carry what only command lines need. It gets the plan by a socket.
 """
 
+import importlib
 import os
 import select
 import signal
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 READY = b"ready"
 
+_NEEDED_BY_BOTH = tuple(
+    f"overlayd.{name}"
+    for name in ("service.handover", "service.logs", "service.target", "host.locations")
+)
+"""Imported before the two processes part, with all that these import."""
+
 _early: "list[Daemon]" = []
 """The daemon that was forked before anybody knew what it is to serve."""
 
@@ -29,6 +36,8 @@ _early: "list[Daemon]" = []
 @contextmanager
 def early_daemon() -> Iterator[None]:
     """Have the first `start_daemon` of the block find a daemon that is already on its way."""
+    for name in _NEEDED_BY_BOTH:
+        importlib.import_module(name)
     _early.append(Daemon())
     try:
         yield
