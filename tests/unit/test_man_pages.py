@@ -11,7 +11,7 @@ import click
 import pytest
 
 from overlayd.cli.commands import cli
-from overlayd.cli.mount_helper import helper
+from overlayd.cli.fstab import helper
 from overlayd.service.mount_options import known_options
 from overlayd.table.config import ConfigFile, DirEntry
 
