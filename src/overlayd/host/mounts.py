@@ -143,6 +143,19 @@ def mount_at(path: str) -> Mount | None:
     return found
 
 
+def unique_id(path: str) -> int | None:
+    """What tells the topmost mount on *path* from every later one; None where nothing does.
+
+    The kernel gives the ids and device numbers in the mount table to the next mount again.
+    """
+    from overlayd.host.libc import unique_mount_id
+
+    try:
+        return unique_mount_id(os.fsencode(path))
+    except OSError:
+        return None
+
+
 def resolve_mount_point(path: str) -> str:
     """*path* as the mount table has it: absolute and without links.
 

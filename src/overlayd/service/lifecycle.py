@@ -24,7 +24,7 @@ import trio
 from overlayd.core.overlay import Overlay
 from overlayd.errors import OverlaydError
 from overlayd.host import fs, libc
-from overlayd.host.mounts import Mount, mount_at
+from overlayd.host.mounts import Mount, mount_at, unique_id
 from overlayd.host.propagation import may_mount
 from overlayd.host.sources import Source
 from overlayd.kernel.forgetting import Forgetter
@@ -142,7 +142,7 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
     operations = Operations(overlay, plan.cache, plan.errors)
     _mount(plan, operations)
     plan.sources.clear()  # the frames above hold the plan to the end
-    mount = mount_at(plan.target)
+    mount, identity = mount_at(plan.target), unique_id(plan.target)
     registration = None
     crashed = False
     try:
@@ -166,7 +166,8 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
         crashed = group.split(OverlaydError)[1] is not None
         raise
     finally:
-        if mount is not None and not crashed:
+        # Ours may be gone since long, and the next one on the target may have got all its numbers.
+        if mount is not None and not crashed and unique_id(plan.target) == identity:
             with suppress(OverlaydError):  # which `_Stopper` has told
                 take_down(plan.target, mount)
         pyfuse3.close(unmount=False)
