@@ -22,7 +22,7 @@ from container.manifests import (
     packages,
     stages,
 )
-from overlayd.cli.main import cli
+from overlayd.cli.commands import cli
 
 HEALTH = ["overlayd", "health", "/shared/guest"]
 DOCS = ROOT / "docs" / "containers.md"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from overlayd.cli.main import cli
+from overlayd.cli.commands import cli
 from overlayd.core.overlay import Overlay
 from overlayd.host.locations import Locator
 from overlayd.host.sources import find_overlapping, open_sources

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from overlayd.cli import main as entry
+from overlayd.cli import commands as entry
 from overlayd.errors import UsageError
 from overlayd.table.config import ConfigFile, config_preopens, read_config
 from overlayd.table.guest_path import PATH_MAX, parse_guest_path, show
@@ -185,7 +185,7 @@ def run_here(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tu
     """The command in this process: its status, output and complaint, which is one line or none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["overlayd", *arguments])
-        status = entry._run()
+        status = entry.run()
     out, err = capsys.readouterr()
     assert status in (0, 1, 2), (status, err)
     if status == 2 or err:

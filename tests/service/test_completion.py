@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import pytest
 
-from overlayd.cli.main import cli
+from overlayd.cli.commands import cli
 from support.live import make_dirs
 from support.mounting import mounted
 from support.processes import wait_until

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from aliases.private_mounts import in_private_mounts
-from overlayd.cli.mount_helper import translate
+from overlayd.cli.fstab import translate
 from overlayd.errors import OverlaydError, UsageError
 from support.live import make_dirs, make_target, type_and_name
 from support.mounting import is_mounted

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import pytest
 
-from overlayd.cli.main import cli
+from overlayd.cli.commands import cli
 from support.live import make_dirs, make_target
 from support.mounting import overlayd
 from support.processes import command

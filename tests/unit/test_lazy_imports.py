@@ -1,4 +1,7 @@
-"""What is only needed to look at mounts is loaded only then: `health` starts every few seconds."""
+"""What is only needed to look at mounts is loaded only then, and what serves only in a daemon.
+
+See tests/service/test_loaded_modules.py for what real mounts load.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ LOOP = ("trio", "pyfuse3")
 
 RUN = """
 import json, sys
-from overlayd.cli.main import cli
+from overlayd.cli.commands import cli
 try:
     cli.main(json.loads(sys.argv[1]), standalone_mode=False)
 except Exception:
@@ -41,11 +44,8 @@ def test_what_programs_read(command: tuple[str, ...]) -> None:
     assert not loaded(*command) & {*HEAVY, *LOOP}
 
 
-def test_the_daemon() -> None:
-    modules = ("overlayd.cli.mount", "overlayd.service.lifecycle", "overlayd.service.background")
-    names = loaded("mount", "--dir", "/no such::/", "/", modules=modules)
-    assert not names & set(HEAVY)
-    assert names > set(LOOP)
+def test_a_command_that_only_plans() -> None:
+    assert not loaded("check", "--dir", "/::/", modules=("overlayd.cli.mount",)) & set(LOOP)
 
 
 def test_the_metrics_do_need_it() -> None:

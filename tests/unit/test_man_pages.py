@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-from overlayd.cli.main import cli
-from overlayd.cli.mount_helper import helper
+from overlayd.cli.commands import cli
+from overlayd.cli.fstab import helper
 from overlayd.service.mount_options import known_options
 from overlayd.table.config import ConfigFile, DirEntry
 

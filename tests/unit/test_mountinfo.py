@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,10 @@ from overlayd.host import mounts
 from overlayd.host.mounts import Mount, mount_at, read_mounts
 
 LINE = rb"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue"
+
+
+def changed(mount: Mount, **fields: Any) -> Mount:
+    return Mount(**{name: getattr(mount, name) for name in Mount.__slots__} | fields)
 
 
 def test_the_example_of_the_manual_page() -> None:
@@ -21,7 +26,7 @@ def test_the_example_of_the_manual_page() -> None:
 @pytest.mark.parametrize("optional", [b"", b"shared:1 ", b"shared:1 master:2 propagate_from:3 "])
 def test_any_number_of_optional_fields(optional: bytes) -> None:
     line = b"1 0 0:40 / /t rw " + optional + b"- fuse.overlayd src rw\n"
-    assert mounts._parse(line)[2:] == (b"/", b"/t", "fuse.overlayd", "src")
+    assert mounts._parse(line) == Mount(1, os.makedev(0, 40), b"/", b"/t", "fuse.overlayd", "src")
 
 
 def test_octal_escapes() -> None:
@@ -42,12 +47,12 @@ def test_an_empty_source() -> None:
 
 @pytest.mark.parametrize("fs_type", ["nfs", "nfs4", "cifs", "9p", "fuse", "fuseblk", "fuse.sshfs"])
 def test_file_systems_that_may_block(fs_type: str) -> None:
-    assert mounts._parse(LINE)._replace(fs_type=fs_type).may_block
+    assert changed(mounts._parse(LINE), fs_type=fs_type).may_block
 
 
 @pytest.mark.parametrize("fs_type", ["ext4", "btrfs", "tmpfs", "overlay", "proc", "fusectl"])
 def test_file_systems_that_answer_at_once(fs_type: str) -> None:
-    assert not mounts._parse(LINE)._replace(fs_type=fs_type).may_block
+    assert not changed(mounts._parse(LINE), fs_type=fs_type).may_block
 
 
 def test_the_mounts_of_this_process() -> None:
@@ -60,9 +65,9 @@ def test_the_topmost_mount_on_a_path_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = os.fsencode(tmp_path / "t")
-    below = mounts._parse(LINE)._replace(mount_point=target, mount_id=1)
-    top = below._replace(mount_id=2)
-    other = below._replace(mount_point=target + b"x", mount_id=3)
+    below = changed(mounts._parse(LINE), mount_point=target, mount_id=1)
+    top = changed(below, mount_id=2)
+    other = changed(below, mount_point=target + b"x", mount_id=3)
     monkeypatch.setattr(mounts, "read_mounts", lambda: [below, top, other])
     assert mount_at(str(tmp_path / "t")) == top
     assert mount_at(f"{tmp_path}/./t/") == top
@@ -74,6 +79,6 @@ def test_only_the_parent_of_a_target_is_resolved(
 ) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    target = mounts._parse(LINE)._replace(mount_point=os.fsencode(tmp_path / "real" / "t"))
+    target = changed(mounts._parse(LINE), mount_point=os.fsencode(tmp_path / "real" / "t"))
     monkeypatch.setattr(mounts, "read_mounts", lambda: [target])
     assert mount_at(str(tmp_path / "link" / "t")) == target

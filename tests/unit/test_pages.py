@@ -12,7 +12,7 @@ import click
 import msgspec
 import pytest
 
-from overlayd.cli.main import cli
+from overlayd.cli.commands import cli
 from overlayd.table.config import ConfigFile, DirEntry
 
 TOP = Path(__file__).parents[2]

@@ -1,12 +1,10 @@
-"""overlayd health."""
+"""overlayd health, whatever words it is asked in; see `main` for the plain ones."""
 
 import click
 
 from overlayd.cli import completion
 from overlayd.cli.options import Request, absolute_target, read_timeout
-from overlayd.errors import OverlaydError
-from overlayd.service.health import unhealthy
-from overlayd.table.guest_path import printable
+from overlayd.service.health import require_health
 
 
 @click.command("health")
@@ -21,7 +19,4 @@ from overlayd.table.guest_path import printable
 @click.argument("target", shell_complete=completion.mounted)
 def command(target: str, seconds: float) -> None:
     """Exit 0 when the mount on TARGET answers in time, 1 with the reason when it does not."""
-    path = absolute_target(target, Request())
-    reason = unhealthy(path, seconds)
-    if reason is not None:
-        raise OverlaydError(f"{printable(path)} {printable(reason)}")
+    require_health(absolute_target(target, Request()), seconds)

@@ -6,8 +6,8 @@ from overlayd.cli.options import Request, absolute_target
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import mount_at
 from overlayd.service.client import ask
+from overlayd.service.ours import is_ours
 from overlayd.service.registry import Record, find_record
-from overlayd.service.target import is_ours
 from overlayd.table.guest_path import printable
 
 

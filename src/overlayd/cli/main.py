@@ -1,155 +1,79 @@
-"""The `overlayd` command: dispatch, and the one place where errors become a line and a status."""
+"""The entry of the `overlayd` command: a plain `health` at once, everything else through click.
 
-import errno
-import os
-import signal
-import sys
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
-
-import click
-
-from overlayd import __version__
-from overlayd.errors import OverlaydError, UsageError
-from overlayd.table.guest_path import printable
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
-_COMMANDS = {
-    "mount": "Mount the namespace on TARGET and leave a daemon.",
-    "umount": "Unmount TARGET and wait until its daemon has gone.",
-    "run": "Mount, run COMMAND with the namespace, unmount.",
-    "reload": "Apply what the configuration of TARGET says now, without unmounting.",
-    "status": "Show the live mounts, or what the one on TARGET does.",
-    "health": "Exit 0 when the mount on TARGET answers in time.",
-    "check": "Show what the preopens amount to; mounts nothing.",
-    "explain": "Say what provides a guest path, and whether it is writable.",
-}
-
-
-_EPILOG = """\b
-Examples:
-  overlayd run --dir /srv/app::/ --dir /srv/lib::/lib::ro -- wasmtime run --dir {}::/ app.wasm
-  overlayd check --config /etc/overlayd/guest.toml
-  overlayd mount --config /etc/overlayd/guest.toml /run/guest
-
-\b
-Exit status: 0 done, 1 it failed, 2 the command line or the configuration is wrong.
-overlayd COMMAND --help tells what a command takes, man overlayd all of it.
+A service manager asks for `health` every few seconds, and most of what a command costs is what it
+imports. So this module imports nothing that `health` can do without, `typing` included. Where there
+will be a daemon, it is forked before all else is imported.
 """
 
+import sys
 
-class _LazyGroup(click.Group):
-    """Imports a command's module only when it is the one that runs."""
+from overlayd.errors import OverlaydError
+from overlayd.service.health import require_health
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module = __import__(f"overlayd.cli.{cmd_name}", fromlist=["command"])
-        command: click.Command = module.command
-        return command
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
-        """Commands and options, without importing every command for its first line of help."""
-        from click.shell_completion import CompletionItem
-
-        found = [CompletionItem(name, help=text) for name, text in _COMMANDS.items()]
-        options = click.Command.shell_complete(self, ctx, incomplete)
-        return [item for item in found if item.value.startswith(incomplete)] + options
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+TYPE_CHECKING = False  # as in typing
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
-@click.command(
-    cls=_LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=_EPILOG,
-)
-@click.version_option(__version__, prog_name="overlayd")
-def cli() -> None:
-    """One real mount namespace out of several WASI preopens.
-
-    overlayd turns a list of --dir HOST::GUEST[::ro] into one directory, to be handed to a runtime
-    as its single --dir TARGET::/. Nested mounts truly mask; read-only holds.
-    """
-
-
-def main() -> NoReturn:
+def main() -> "NoReturn":
     """Run the command line; exit 0 done, 1 it failed, 2 the command line is wrong."""
+    words = sys.argv[1:]
+    asked = plain_health(words)
+    sys.exit(_other(words) if asked is None else _health(*asked))
+
+
+def plain_health(words: list[str]) -> tuple[str, float] | None:
+    """TARGET and seconds, where *words* are `health [--timeout SECONDS] TARGET` and no more.
+
+    None for all others: to read them and to say what is wrong with them takes click.
+    """
+    match words:
+        case ["health", str(target)]:
+            text = "2"
+        case ["health", "--timeout", str(text), str(target)]:
+            pass
+        case _:
+            return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return (target, seconds) if target.startswith("/") and 0 < seconds <= 3600 else None
+
+
+def _health(target: str, seconds: float) -> int:
+    try:
+        require_health(target, seconds)
+    except (OverlaydError, OSError, KeyboardInterrupt) as error:
+        from overlayd.cli.commands import complain
+
+        return complain("overlayd", error)
+    return 0
+
+
+def _other(words: list[str]) -> int:
+    from overlayd.cli.afresh import start_afresh
+
     start_afresh()
-    sys.exit(_run())
+    if not leaves_daemon(words):
+        return _run()
+    from overlayd.service.background import early_daemon
 
-
-def start_afresh() -> None:
-    """Undo what a caller may have left us with: closed streams, blocked and ignored signals.
-
-    A source must not be opened as descriptor 1, and we wait for children and for signals.
-    """
-    with suppress(OSError):  # a machine without /dev/null
-        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-            os.set_inheritable(number, True)
-        os.close(number)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(
-        signal.SIG_UNBLOCK, (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    )
-    if os.getpid() == 1:
-        signal.signal(signal.SIGTERM, _leave)
-
-
-def _leave(number: int, _frame: object) -> NoReturn:
-    """End as SIGTERM ends others, until a mount takes the signal over.
-
-    The kernel spares PID 1 every signal it has no handler for (pid_namespaces(7)): a container
-    that is stopped while it starts would sit out the whole grace period.
-    """
-    sys.exit(128 + number)
+    with early_daemon():
+        return _run()
 
 
 def _run() -> int:
-    return complaining("overlayd", lambda: cli.main(prog_name="overlayd", standalone_mode=False))
+    from overlayd.cli.commands import run
+
+    return run()
 
 
-def complaining(program: str, action: Callable[[], object]) -> int:
-    """Do *action*; what it raises becomes one line that begins with *program*, and a status."""
-
-    def complain(words: str, status: int) -> int:
-        click.echo(f"{program}: error: {printable(words)}", err=True)
-        return status
-
-    try:
-        status = action()
-        return status if isinstance(status, int) else 0
-    except OverlaydError as error:
-        return complain(str(error), error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return UsageError.exit_code
-    except click.UsageError as error:
-        return complain(_in_our_words(error), UsageError.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        return complain("interrupted", OverlaydError.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return OverlaydError.exit_code
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        if error.errno == errno.ENOSPC:
-            reason = f"the output cannot be written: {reason}; send it to another place"
-        return complain(reason, OverlaydError.exit_code)
-
-
-def _in_our_words(error: click.UsageError) -> str:
-    """click's sentences as one, with the way to the help."""
-    likely = getattr(error, "possibilities", None)
-    words = " ".join((error.message if likely else error.format_message()).split()).rstrip(".")
-    guess = f" (did you mean {' or '.join(likely)}?)" if likely else ""
-    hint = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
-    return words[:1].lower() + words[1:] + guess + hint
+def leaves_daemon(words: list[str]) -> bool:
+    """Whether *words* look as if a daemon would be wanted; either answer is safe."""
+    match words:
+        case ["run", _, *_]:
+            return True
+        case ["mount", _, *_]:
+            return not {"-f", "--foreground", "-h", "--help"} & set(words)
+    return False

@@ -11,6 +11,7 @@ from overlayd.cli.messages import warn
 from overlayd.cli.options import Request, absolute_target, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
 from overlayd.errors import OverlaydError
+from overlayd.service.background import dismiss_early_daemon, start_daemon
 from overlayd.service.plan import MountPlan
 from overlayd.service.target import clear_dead_mount
 from overlayd.service.warnings import warning_for_mount
@@ -52,11 +53,10 @@ def command(
     plan = make_plan(request, where, replace=replace, mount_options=mount_options)
     set_up_logging = log_setup(request, background=not foreground)
     if foreground:
+        dismiss_early_daemon()
         set_up_logging()
         _serve_here(plan)
         return
-    from overlayd.service.background import start_daemon
-
     start_daemon(plan, set_up_logging)
     words = warning_for_mount(where, foreground=False)
     if words is not None:

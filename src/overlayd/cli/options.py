@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -14,14 +14,14 @@ from overlayd.host.mounts import resolve_mount_point
 from overlayd.host.sources import Source, open_sources
 from overlayd.kernel.cache import CachePolicy
 from overlayd.table.aliases import find_aliases, refuse_conflicts
-from overlayd.table.config import ConfigFile, config_preopens, read_config
 from overlayd.table.guest_path import printable
 from overlayd.table.mount_tree import MountTable, build_table
 from overlayd.table.preopen import Preopen, parse_preopen
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:  # what reads and checks a file is for those who have one
+    from overlayd.table.config import ConfigFile
 
-_NO_FILE = ConfigFile()
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Request:
 
     dirs: tuple[str, ...] = ()
     config_path: str | None = None
-    config: ConfigFile = _NO_FILE
+    config: "ConfigFile | None" = None
     alias: str | None = None
     symlinks: str | None = None
     errors: str | None = None
@@ -48,11 +48,13 @@ class Request:
         """The same with the configuration file read. Raises UsageError where it is wrong."""
         if self.config_path is None:
             return self
+        from overlayd.table.config import read_config
+
         return replace(self, config=read_config(self.config_path))
 
     def setting(self, name: str, default: Any) -> Any:
         """The option *name* as given, else as the file says, else *default*."""
-        for source in (self, self.config):
+        for source in (self,) if self.config is None else (self, self.config):
             value = getattr(source, name)
             if value is not None:
                 return value
@@ -61,7 +63,9 @@ class Request:
     def table(self) -> MountTable:
         """The mount table. Raises UsageError."""
         preopens = [parse_preopen(text) for text in self.dirs]
-        if self.config_path is not None:
+        if self.config is not None and self.config_path is not None:
+            from overlayd.table.config import config_preopens
+
             preopens += config_preopens(self.config, self.config_path)
         return build_table([*preopens, *self.lifted])
 
@@ -191,7 +195,8 @@ def read_timeout(_ctx: click.Context, _option: click.Parameter, text: str) -> fl
 
 def absolute_target(target: str | None, request: Request) -> str:
     """The target from the command line or the file, absolute. Raises UsageError."""
-    chosen = target if target is not None else request.config.target
+    named = request.config.target if request.config is not None else None
+    chosen = target if target is not None else named
     if target == "":
         raise UsageError("TARGET is empty; name a directory")
     if not chosen:

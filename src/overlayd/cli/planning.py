@@ -1,19 +1,19 @@
-"""From what was asked for to a plan that can be mounted; loads the FUSE side of the program."""
+"""From what was asked for to a plan that can be mounted."""
 
 import os
 from collections.abc import Callable
 from dataclasses import replace as changed
-from typing import cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from overlayd.cli.options import Request, open_table
-from overlayd.core.types import ErrorStyle
-from overlayd.errors import OverlaydError
-from overlayd.service.logs import LogFormat, set_up_logging
+from overlayd.service.logs import LogFormat, start_logging
 from overlayd.service.mount_options import parse_mount_options
 from overlayd.service.plan import MountPlan
 from overlayd.service.warnings import check_allow_other
-from overlayd.table.config import ConfigFile
-from overlayd.table.guest_path import printable
+
+if TYPE_CHECKING:
+    from overlayd.core.types import ErrorStyle
 
 
 def make_plan(
@@ -22,7 +22,7 @@ def make_plan(
     *,
     replace: bool = False,
     mount_options: tuple[str, ...] = (),
-    default_errors: ErrorStyle = "posix",
+    default_errors: "ErrorStyle" = "posix",
     remove_target: bool = False,
 ) -> MountPlan:
     """Settle everything before anything is mounted.
@@ -31,17 +31,14 @@ def make_plan(
     """
     options = parse_mount_options(mount_options)
     table, sources = open_table(request)
-    lasting = _lasting(request)
-
-    def read_again() -> MountPlan:
-        return make_plan(
-            lasting.with_config(),
-            target,
-            mount_options=mount_options,
-            default_errors=default_errors,
-            remove_target=remove_target,
-        )
-
+    read_again = partial(
+        _make_plan_again,
+        _lasting(request),
+        target,
+        mount_options=mount_options,
+        default_errors=default_errors,
+        remove_target=remove_target,
+    )
     allow_other = request.setting("allow_other", False) or "allow_other" in options
     if allow_other:
         check_allow_other()
@@ -51,7 +48,7 @@ def make_plan(
         sources=list(sources),
         rules=request.rules(),
         cache=request.cache_policy(),
-        errors=cast(ErrorStyle, request.setting("errors", default_errors)),
+        errors=cast("ErrorStyle", request.setting("errors", default_errors)),
         alias=request.setting("alias", "ro-wins"),
         allow_other=allow_other,
         replace=replace,
@@ -60,6 +57,10 @@ def make_plan(
         log_level=request.setting("log_level", "info"),
         read_again=read_again,
     )
+
+
+def _make_plan_again(request: Request, target: str, **as_before: Any) -> MountPlan:
+    return make_plan(request.with_config(), target, **as_before)
 
 
 def _lasting(request: Request) -> Request:
@@ -72,7 +73,7 @@ def _lasting(request: Request) -> Request:
     return changed(
         request,
         base=base,
-        config=ConfigFile(),
+        config=None,
         config_path=None if path is None else os.path.join(base, path),
     )
 
@@ -81,14 +82,4 @@ def log_setup(request: Request, *, background: bool) -> Callable[[], None]:
     """What starts logging, in whichever process is to log."""
     level = request.setting("log_level", "info")
     form = cast(LogFormat, request.setting("log_format", "text"))
-
-    def start() -> None:
-        try:
-            set_up_logging(level, form, request.log_file, background=background)
-        except OSError as error:
-            raise OverlaydError(
-                f"--log-file {printable(str(request.log_file))}: {(error.strerror or '').lower()};"
-                " name a file that can be written"
-            ) from None
-
-    return start
+    return partial(start_logging, level, form, request.log_file, background=background)

@@ -9,7 +9,7 @@ from overlayd.cli.options import Request, absolute_target
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import mount_at
 from overlayd.service.client import ask
-from overlayd.service.target import is_ours
+from overlayd.service.ours import is_ours
 from overlayd.table.difference import Difference
 from overlayd.table.guest_path import printable
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,6 @@ from overlayd.cli import completion
 from overlayd.cli.messages import note, warn
 from overlayd.cli.options import Request, daemon_options, table_options
 from overlayd.cli.planning import log_setup, make_plan
-from overlayd.core.types import ErrorStyle
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import mount_at
 from overlayd.service.background import start_daemon
@@ -24,6 +23,9 @@ from overlayd.service.registry import DaemonWatch
 from overlayd.service.target import take_down
 from overlayd.service.warnings import ignored_mode
 from overlayd.table.runtimes import fill_in, read_command, runtime_of
+
+if TYPE_CHECKING:
+    from overlayd.core.types import ErrorStyle
 
 _WAIT_SECONDS = 10.0
 

@@ -6,8 +6,9 @@ from overlayd.cli import completion
 from overlayd.cli.options import Request, absolute_target
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import mount_at
+from overlayd.service.ours import is_ours
 from overlayd.service.registry import DaemonWatch
-from overlayd.service.target import is_ours, take_down
+from overlayd.service.target import take_down
 from overlayd.table.guest_path import printable
 
 _PATIENCE_SECONDS = 1.0

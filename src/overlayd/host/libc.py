@@ -7,6 +7,7 @@ Each raises OSError with the errno the call left behind.
 import ctypes
 import os
 import platform
+import sys
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -18,6 +19,7 @@ AT_STATX_DONT_SYNC = 0x4000
 STATX_BASIC_STATS = 0x7FF
 STATX_BTIME = 0x800
 STATX_MNT_ID = 0x1000
+STATX_MNT_ID_UNIQUE = 0x4000
 STATX_SIZE = 256
 
 UTIME_NOW = (1 << 30) - 1
@@ -71,6 +73,17 @@ def statx(directory: int, name: bytes, flags: int) -> bytes:
     if _libc.statx(directory, name, flags, mask, buffer) == -1:
         _check(-1)
     return buffer.raw
+
+
+def unique_mount_id(path: bytes) -> int | None:
+    """The number of the mount that *path* is on, which none gets again; None before Linux 6.8."""
+    buffer = ctypes.create_string_buffer(STATX_SIZE)
+    flags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW
+    _check(_libc.statx(AT_FDCWD, path, flags, STATX_MNT_ID_UNIQUE, buffer))
+    mask = int.from_bytes(buffer.raw[:4], sys.byteorder)  # stx_mask, and stx_mnt_id below
+    if not mask & STATX_MNT_ID_UNIQUE:
+        return None
+    return int.from_bytes(buffer.raw[144:152], sys.byteorder)
 
 
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:

@@ -1,18 +1,14 @@
-"""The mounts of this process's namespace, from /proc/self/mountinfo (proc(5))."""
+"""The mounts of this process's namespace, from /proc/self/mountinfo (proc(5)).
+
+`health` reads them every few seconds: what it does not need is imported where it is used.
+"""
 
 import os
-import re
-import select
-from typing import NamedTuple
-
-from overlayd.host.fs import Fd
-from overlayd.host.libc import umount2
 
 FILE_SYSTEM_TYPE = "fuse.overlayd"
 
 _MNT_DETACH = 2
 _MAX_LINKS = 40
-_OCTAL = re.compile(rb"\\([0-7]{3})")
 _REMOTE_TYPES = frozenset(
     ("9p", "afs", "autofs", "ceph", "cifs", "coda", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4")
     + ("ocfs2", "gfs2", "orangefs", "smb3", "virtiofs", "fuse", "fuseblk")
@@ -32,16 +28,30 @@ LOCAL_TYPES = frozenset(
 directory may get another one when it is first changed."""
 
 
-class Mount(NamedTuple):
-    """One line of mountinfo; paths are bytes with their escapes undone."""
+class Mount:
+    """One line of mountinfo; paths are bytes with their escapes undone. Never changed."""
 
-    mount_id: int
-    dev: int
-    root: bytes
-    """The directory of the file system that is visible at `mount_point`."""
-    mount_point: bytes
-    fs_type: str
-    source: str
+    __slots__ = ("dev", "fs_type", "mount_id", "mount_point", "root", "source")
+
+    def __init__(
+        self, mount_id: int, dev: int, root: bytes, mount_point: bytes, fs_type: str, source: str
+    ) -> None:
+        """*root* is the directory of the file system that is visible at *mount_point*."""
+        self.mount_id = mount_id
+        self.dev = dev
+        self.root = root
+        self.mount_point = mount_point
+        self.fs_type = fs_type
+        self.source = source
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mount) and self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def _fields(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
 
     @property
     def may_block(self) -> bool:
@@ -116,6 +126,10 @@ class MountWatch:
     """Notices, without reading it, that the table of mounts has changed (proc(5), POLLPRI)."""
 
     def __init__(self) -> None:
+        import select
+
+        from overlayd.host.fs import Fd
+
         self._table = Fd(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
         self._poll = select.poll()
         self._poll.register(self._table.number, select.POLLPRI)
@@ -145,6 +159,19 @@ def mount_at(path: str) -> Mount | None:
     return found
 
 
+def unique_id(path: str) -> int | None:
+    """What tells the topmost mount on *path* from every later one; None where nothing does.
+
+    The kernel gives the ids and device numbers in the mount table to the next mount again.
+    """
+    from overlayd.host.libc import unique_mount_id
+
+    try:
+        return unique_mount_id(os.fsencode(path))
+    except OSError:
+        return None
+
+
 def resolve_mount_point(path: str) -> str:
     """*path* as the mount table has it: absolute and without links.
 
@@ -167,11 +194,15 @@ def resolve_mount_point(path: str) -> str:
 
 def detach(path: str) -> None:
     """Take the topmost mount off *path* at once, busy or not (umount2(2), MNT_DETACH)."""
+    from overlayd.host.libc import umount2
+
     umount2(os.fsencode(path), _MNT_DETACH)
 
 
 def unmount(path: str) -> None:
     """Unmount *path*; raises EBUSY where something still uses it."""
+    from overlayd.host.libc import umount2
+
     umount2(os.fsencode(path), 0)
 
 
@@ -191,4 +222,8 @@ def _parse(line: bytes) -> Mount:
 
 
 def _unescape(field: bytes) -> bytes:
-    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
+    if b"\\" not in field:
+        return field
+    import re
+
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)

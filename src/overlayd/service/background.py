@@ -1,85 +1,132 @@
-"""A daemon of its own: forked off, and answered for only when the namespace is live."""
+"""A daemon of its own: forked off early, and answered for only when the namespace is live.
 
-import logging
+What serving takes is slow to import, and most of it is of no use to the command. So the daemon is
+forked before the command line is read, and imports while that is done: a mount is there sooner,
+and its daemon does not carry what only command lines need. It gets the plan by a socket.
+"""
+
+import importlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from overlayd.errors import OverlaydError
-from overlayd.service.lifecycle import serve
-from overlayd.service.logs import finish_logging
-from overlayd.service.plan import MountPlan
 
-log = logging.getLogger(__name__)
+TYPE_CHECKING = False  # as in typing, which takes time
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-_READY = b"ready"
+    from overlayd.service.plan import MountPlan
+
+READY = b"ready"
+
+_NEEDED_BY_BOTH = tuple(
+    f"overlayd.{name}"
+    for name in ("service.handover", "service.logs", "service.target", "host.locations")
+)
+"""Imported before the two processes part, with all that these import."""
+
+_early: "list[Daemon]" = []
+"""The daemon that was forked before anybody knew what it is to serve."""
+
+
+@contextmanager
+def early_daemon() -> Iterator[None]:
+    """Have the first `start_daemon` of the block find a daemon that is already on its way."""
+    for name in _NEEDED_BY_BOTH:
+        importlib.import_module(name)
+    _early.append(Daemon())
+    try:
+        yield
+    finally:
+        dismiss_early_daemon()
+
+
+def dismiss_early_daemon() -> None:
+    """End it, if there is one that nobody has started."""
+    while _early:
+        _early.pop().dismiss()
 
 
 def start_daemon(
-    plan: MountPlan, set_up_logging: Callable[[], None], *, lifeline: bool = False
+    plan: "MountPlan", set_up_logging: Callable[[], None], *, lifeline: bool = False
 ) -> int | None:
-    """Mount *plan* in a daemon and return once it is live.
+    """Mount *plan* in a daemon and return once it is live; *set_up_logging* must fit a pickle.
 
     With *lifeline*, the daemon unmounts when the returned descriptor is closed, which the end of
     this process does too. Raises OverlaydError with the daemon's own words where it failed.
     """
-    heard, told = os.pipe()
+    daemon = _early.pop() if _early else Daemon()
     life_end, life = os.pipe() if lifeline else (None, None)
-    first = os.fork()
-    if first == 0:
-        os.close(heard)
-        if life is not None:
-            os.close(life)
-        _become_daemon(plan, set_up_logging, told, life_end)
-    os.close(told)
-    if life_end is not None:
-        os.close(life_end)
-    os.waitpid(first, 0)
-    answer = _read_all(heard)
-    if answer != _READY:
+    answer = daemon.start(plan, set_up_logging, life_end)
+    if answer != READY:
         words = answer.decode(errors="surrogateescape")
         raise OverlaydError(words or "the daemon died while it was starting; see its log")
     return life
 
 
-def _become_daemon(
-    plan: MountPlan, set_up_logging: Callable[[], None], told: int, lifeline: int | None
-) -> None:
-    """Fork once more, away from the terminal, serve, and never return."""
-    status = 1
+class Daemon:
+    """A process of its own that gets ready to serve, and waits to be told what."""
+
+    def __init__(self) -> None:
+        self._wire, wire = socket.socketpair()
+        first = os.fork()
+        if first == 0:
+            self._wire.close()
+            _become_daemon(wire)
+        wire.close()
+        os.waitpid(first, 0)
+
+    def start(
+        self, plan: "MountPlan", set_up_logging: Callable[[], None], life_end: int | None
+    ) -> bytes:
+        """Have it serve *plan*; its answer, once it is live or has failed."""
+        from overlayd.service.handover import send
+
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has failed: the answer says why
+            os.close(self._handle())
+            send(self._wire, plan, set_up_logging, life_end)
+        if life_end is not None:
+            os.close(life_end)
+        return _read_all(self._wire.detach())
+
+    def dismiss(self) -> None:
+        """End it before it was started; returns when it is gone."""
+        with self._wire, suppress(ProcessLookupError):
+            process = self._handle()
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            select.select([process], [], [])
+            os.close(process)
+
+    def _handle(self) -> int:
+        """The process as a descriptor, which is the first thing it sends (pidfd_open(2))."""
+        _, handles, _, _ = socket.recv_fds(self._wire, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        if not handles:
+            raise ConnectionResetError
+        return handles[0]
+
+
+def _become_daemon(wire: socket.socket) -> "NoReturn":
+    """Fork once more, away from the terminal, and serve what comes."""
     try:
         os.setsid()
         if os.fork() != 0:
             os._exit(0)
         _let_go_of_inherited()
-        set_up_logging()
+        process = os.pidfd_open(os.getpid())
+        socket.send_fds(wire, [b"p"], [process])
+        os.close(process)
+        from overlayd.service.daemon import serve_order
 
-        def ready() -> None:
-            _let_go_of_streams()
-            try:
-                os.write(told, _READY)
-            except BrokenPipeError:
-                raise OverlaydError("whoever asked for the mount is gone already") from None
-            os.close(told)
-
-        _serve_from_root(plan, ready, lifeline)
-        status = 0
-    except OverlaydError as error:
-        if logging.getLogger().handlers:  # the log itself may be what cannot be opened
-            log.error("%s", error)
-        _report(told, str(error))
-    except BaseException as error:  # the last chance to say anything
-        log.critical("ends unexpectedly", exc_info=True)
-        _report(told, f"unexpected {type(error).__name__}: {error}")
+        serve_order(wire)
+    except BaseException as error:  # before there is a log
+        with suppress(OSError):
+            wire.sendall(f"unexpected {type(error).__name__}: {error}".encode())
     finally:
-        with suppress(BaseException):
-            finish_logging()
-        os._exit(status)
-
-
-def _serve_from_root(plan: MountPlan, ready: Callable[[], None], lifeline: int | None) -> None:
-    os.chdir("/")  # never keep a directory of the caller's busy
-    serve(plan, ready, lifeline)
+        os._exit(1)
 
 
 def _let_go_of_inherited() -> None:
@@ -93,22 +140,10 @@ def _let_go_of_inherited() -> None:
                 os.close(int(name))
 
 
-def _let_go_of_streams() -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
-    if null > 2:
-        os.close(null)
-
-
-def _report(told: int, words: str) -> None:
-    with suppress(OSError):  # it was ready before, and nobody listens any more: the log has it
-        os.write(told, words.encode(errors="surrogateescape"))
-
-
 def _read_all(fd: int) -> bytes:
     pieces = []
-    while piece := os.read(fd, 65536):
-        pieces.append(piece)
+    with suppress(ConnectionResetError):  # it ended without having read everything
+        while piece := os.read(fd, 65536):
+            pieces.append(piece)
     os.close(fd)
     return b"".join(pieces)

@@ -1,16 +1,28 @@
-"""Whether a mount answers: a request that goes through the kernel to the daemon and back."""
+"""Whether a mount answers: a request that goes through the kernel to the daemon and back.
+
+Imports next to nothing: service managers start `overlayd health` every few seconds.
+"""
 
 import errno
 import os
-import threading
+from _thread import allocate_lock, start_new_thread
 
-from overlayd.host.mounts import mount_at
-from overlayd.service.target import DEAD_ERRORS, is_ours
-from overlayd.table.guest_path import NAME_MAX
+from overlayd.errors import OverlaydError
+from overlayd.host.mounts import mount_at, resolve_mount_point
+from overlayd.service.ours import DEAD_ERRORS, is_ours
+from overlayd.table.guest_path import NAME_MAX, printable
 
 # The kernel passes on names of up to 1024 bytes (FUSE_NAME_MAX, fs/fuse/fuse_i.h) and remembers no
 # answer to one that is too long: only the daemon can say so, and it asks no source about it.
 _PROBE = "." * (NAME_MAX + 1)
+
+
+def require_health(target: str, seconds: float) -> None:
+    """Raise OverlaydError, with the reason, unless the mount on *target* answers in time."""
+    path = resolve_mount_point(target)
+    reason = unhealthy(path, seconds)
+    if reason is not None:
+        raise OverlaydError(f"{printable(path)} {printable(reason)}")
 
 
 def unhealthy(target: str, seconds: float) -> str | None:
@@ -24,9 +36,15 @@ def unhealthy(target: str, seconds: float) -> str | None:
     if not is_ours(mount):
         return f"holds a mount of type {mount.fs_type}, which is none of overlayd's"
     answers: list[int] = []
-    asking = threading.Thread(target=lambda: answers.append(ask(target)), daemon=True)
-    asking.start()
-    asking.join(seconds)
+    answered = allocate_lock()
+    answered.acquire()
+
+    def note() -> None:
+        answers.append(ask(target))
+        answered.release()
+
+    start_new_thread(note, ())  # `threading` costs more to import than all of this to run
+    answered.acquire(timeout=seconds)
     if not answers:
         return f"did not answer within {seconds:g} s"
     if answers[0] in DEAD_ERRORS:

@@ -7,6 +7,7 @@ overlayd; the mount stays and answers ENOTCONN, because a directory that suddenl
 worse for whoever writes into it. The next `mount` on that target clears it.
 """
 
+import gc
 import logging
 import os
 import resource
@@ -27,7 +28,7 @@ import trio
 from overlayd.core.overlay import Overlay
 from overlayd.errors import OverlaydError
 from overlayd.host import fs, libc
-from overlayd.host.mounts import Mount, mount_at
+from overlayd.host.mounts import Mount, mount_at, unique_id
 from overlayd.host.propagation import may_mount
 from overlayd.host.sources import Source
 from overlayd.kernel.forgetting import Forgetter
@@ -62,6 +63,7 @@ def serve(
     *lifeline* is the read end of a pipe whose other end closes when the owner dies; *manager* is
     told how it goes. Raises OverlaydError, leaving no mount behind, where it cannot be mounted.
     """
+    gc.freeze()  # the collector need not look through modules again while requests wait
     os.umask(0)  # the kernel has applied the caller's; ours must not come on top
     # What a guest writes is subject to the host's quotas and reserved blocks. Nobody's file system
     # uid takes this capability away, and it would lift both.
@@ -148,7 +150,7 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
     loop.install()
     _mount(plan, operations)
     plan.sources.clear()  # the frames above hold the plan to the end
-    mount = mount_at(plan.target)
+    mount, identity = mount_at(plan.target), unique_id(plan.target)
     registration = None
     crashed = False
     try:
@@ -172,7 +174,8 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
         crashed = group.split(OverlaydError)[1] is not None
         raise
     finally:
-        if mount is not None and not crashed:
+        # Ours may be gone since long, and the next one on the target may have got all its numbers.
+        if mount is not None and not crashed and unique_id(plan.target) == identity:
             with suppress(OverlaydError):  # which `_Stopper` has told
                 take_down(plan.target, mount)
         pyfuse3.close(unmount=False)

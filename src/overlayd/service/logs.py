@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from overlayd.errors import OverlaydError
 from overlayd.table.guest_path import printable
 
 LogFormat = Literal["text", "json"]
@@ -50,6 +51,17 @@ def set_up_logging(level: str, form: LogFormat, file: str | None, *, background:
     # The library's own way to end waits for every handler, for ever if one is stuck.
     atexit.unregister(logging.shutdown)
     atexit.register(finish_logging)
+
+
+def start_logging(level: str, form: LogFormat, file: str | None, *, background: bool) -> None:
+    """`set_up_logging` in a process that begins; raises OverlaydError for a useless *file*."""
+    try:
+        set_up_logging(level, form, file, background=background)
+    except OSError as error:
+        raise OverlaydError(
+            f"--log-file {printable(str(file))}: {(error.strerror or '').lower()};"
+            " name a file that can be written"
+        ) from None
 
 
 def finish_logging() -> None:

@@ -9,14 +9,11 @@ import threading
 from contextlib import suppress
 
 from overlayd.errors import OverlaydError
-from overlayd.host.mounts import FILE_SYSTEM_TYPE, Mount, detach, mount_at, read_mounts, unmount
-from overlayd.service.registry import has_record
+from overlayd.host.mounts import Mount, detach, mount_at, read_mounts, unmount
+from overlayd.service.ours import DEAD_ERRORS, is_ours
 from overlayd.table.guest_path import printable
 
 _PROBE_SECONDS = 2.0
-
-DEAD_ERRORS = frozenset((errno.ENOTCONN, errno.ECONNABORTED))
-"""What the kernel answers for a mount whose daemon is gone; the latter to what was under way."""
 
 
 def prepare_target(
@@ -71,11 +68,6 @@ def _make_parents(path: str) -> None:
         _make_parents(os.path.dirname(path))
         with suppress(FileExistsError):
             os.mkdir(path, 0o755)
-
-
-def is_ours(mount: Mount) -> bool:
-    """Whether overlayd made *mount*: by its type, or where `-o subtype=` hides that, its record."""
-    return mount.fs_type == FILE_SYSTEM_TYPE or has_record(mount.dev)
 
 
 def clear_dead_mount(target: str) -> None:

@@ -39,6 +39,10 @@ class MountTable:
     preopens: tuple[Preopen, ...]
     root: Branch
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A daemon gets it by a pickle, which a tree of read-only views does not fit: grow anew."""
+        return build_table, (self.preopens,)
+
     def enclosing(self, index: int) -> int | None:
         """The mount point that the preopen at *index* is attached on, None for synthetic `/`."""
         return self.provider_above(self.preopens[index].guest)
