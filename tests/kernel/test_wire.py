@@ -108,6 +108,7 @@ def told(code: str, *, place: Path | None = None, **environment: str) -> str:
     """What `str(wire.state())` is after CODE."""
     words = (sys.executable, "-c", f"{code}\nfrom overlayd.kernel import wire; print(wire.state())")
     path = [str(place)] if place else []
+    environment = {"OVERLAYD_WIRE": "on"} | environment
     environment["PYTHONPATH"] = os.pathsep.join([*path, *filter(None, sys.path)])
     done = subprocess.run(
         words, env=os.environ | environment, capture_output=True, text=True, timeout=30, check=True
