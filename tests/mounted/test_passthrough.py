@@ -29,8 +29,8 @@ def test_data_passes_the_daemon_by(tmp_path: Path) -> None:
     host.write_bytes(b"before" * 1000)
     heard, told = os.pipe()
     words = (sys.executable, "-m", "support.passthrough_server", str(target), str(host), str(told))
-    path = os.pathsep.join(filter(None, sys.path))
-    server = subprocess.Popen(words, pass_fds=[told], env=os.environ | {"PYTHONPATH": path})
+    environment = {"OVERLAYD_WIRE": "on", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    server = subprocess.Popen(words, pass_fds=[told], env=os.environ | environment)
     os.close(told)
     try:
         assert os.read(heard, 1) == b"x"

@@ -48,7 +48,10 @@ main()
 """
 
 
-def test_a_listing_that_is_kept_is_not_asked_for_again(tmp_path: Path) -> None:
+def test_a_listing_that_is_kept_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVERLAYD_WIRE", "on")
     source = plant(tmp_path / "source", *(f"dir/file{number}=x" for number in range(50)))
     target = make_target(tmp_path)
 

@@ -48,6 +48,7 @@ SHIPPED = [
 ]
 
 
+EXTENSIONS = {"overlayd/kernel/_wire.abi3.so", "overlayd/host/_calls.abi3.so"}
 UNPUBLISHED = shutil.ignore_patterns("*.egg-info", "*.so")
 
 
@@ -90,7 +91,8 @@ def test_the_wheel_ships_what_make_install_installs(source: Path, tmp_path: Path
         for name in SHIPPED:
             assert f"{data}/data/{name}" in names
         assert "overlayd/config.schema.json" in names and "overlayd/py.typed" in names
-        assert [name for name in names if name.endswith(".so")] == ["overlayd/kernel/_wire.abi3.so"]
+        assert {name for name in names if name.endswith(".so")} == EXTENSIONS
+        assert not [name for name in names if name.endswith(".c")]
         points = next(name for name in names if name.endswith("entry_points.txt"))
         assert "mount.overlayd = overlayd.cli.mount_helper:main" in archive.read(points).decode()
 
