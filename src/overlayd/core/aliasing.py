@@ -391,6 +391,8 @@ class Aliasing:
     def refresh(self) -> None:
         """Look at the host again if anything that judgements rest on has changed."""
         with self._lock:
+            if self._clearance and self._clearance.assembly is not self._namespace.assembly:
+                self._clearance = None  # or it would keep sources open that were taken away
             basis = self._look_at_basis()
             if basis == self._basis:
                 return
