@@ -117,7 +117,9 @@ class HostChanges:
             events = host.take()
             is_lost = events.pop(_OVERFLOW, 0) != 0
             try:
-                nursery.start_soon(self._notifier.tell, await self.heed(events))
+                messages = await self.heed(events)
+                if messages:
+                    nursery.start_soon(self._notifier.tell, messages)
             except Exception:  # out of here it would end the mount
                 log.exception("a change on the host: unexpected")
                 is_lost = True

@@ -77,11 +77,13 @@ class Coherence:
 
     def names_of(self, directory: Node) -> float:
         """The same for the node of a directory."""
-        space, policy = self._namespace, self.policy
+        space, policy, mount = self._namespace, self.policy, directory.mount
+        if mount is not None and mount.overlaps:
+            return 0.0
+        if policy.watches and self.watcher.may_rely_on(directory) and not space.is_patient():
+            return LASTING  # as most often
         if space.may_block(directory):
             return policy.slow_seconds
-        if directory.mount is not None and directory.mount.overlaps:
-            return 0.0
         if not policy.watches:
             return policy.seconds
         if space.is_patient():
@@ -136,7 +138,10 @@ class Coherence:
             return min(near, policy.slow_seconds), seconds
         if not policy.watches:
             return near, policy.seconds
-        seconds = SHORT if space.is_patient() else self._lasting(node, attrs, near, listed)
+        if near != LASTING and space.is_patient():
+            seconds = SHORT
+        else:
+            seconds = self._lasting(node, attrs, near, listed)
         node.told_ns = attrs.stat.ctime_ns if seconds == LASTING else NOT_RELIED_ON
         return near, seconds
 
