@@ -301,6 +301,19 @@ def test_an_open_file_that_lost_its_name(mount: Mount, place: Path) -> None:
     assert timeouts(mount.entry("f")) == (LASTING, LASTING)
 
 
+def test_an_open_file_that_lost_its_name_before_anything_was_watched(
+    mount: Mount, place: Path
+) -> None:
+    mount.watcher.stop()
+    number = mount.number("f")
+    run(mount.operations.open, number, os.O_RDONLY, CONTEXT)
+    os.rename(place / "f", place.parent / "f")
+    mount.host = HostWatch()
+    mount.watcher.start(mount.host)
+    assert mount.entry("g").attr_timeout == LASTING
+    assert run(mount.operations.getattr, number, CONTEXT).attr_timeout == SHORT
+
+
 def test_behind_a_mount_point_nothing_matters(tmp_path: Path) -> None:
     outer, inner = plant(tmp_path / "outer", "m/f=F"), plant(tmp_path / "inner", "f=G")
     mount = Mount(f"{outer}::/", f"{inner}::/m")
@@ -389,6 +402,20 @@ def test_the_host_is_told_of_beside_the_guest(mount: Mount, place: Path) -> None
     assert mount.told() == {("attributes", number)}
     mount.entry("new")
     mount.chmod(number, 0o600)
+    (place / "new").write_text("longer")
+    assert mount.told() == {("all", number)}
+
+
+def test_a_write_does_not_hide_what_else_the_host_changed(mount: Mount, place: Path) -> None:
+    """After writing, the kernel asks for times and size itself, and for nothing else."""
+    number = mount.make(b"new")
+    (place / "new").chmod(0o600)
+    assert mount.told() == {("all", number)}
+
+
+def test_a_rename_does_not_hide_what_the_host_wrote(mount: Mount, place: Path) -> None:
+    number = mount.number("f")
+    rename(mount, b"f", b"new")
     (place / "new").write_text("longer")
     assert mount.told() == {("all", number)}
 
