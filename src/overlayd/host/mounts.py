@@ -158,6 +158,8 @@ class MountChanges:
     """What is mounted and unmounted, for whom it concerns; `descriptor` is readable after any."""
 
     def __init__(self) -> None:
+        import select
+
         self._watch = MountWatch()
         self._epoll = select.epoll()
         self._epoll.register(self._watch.descriptor, select.EPOLLPRI)
