@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from support.live import make_target
-from support.mounting import mounted, overlayd, unmount
+from support.mounting import mounted, overlayd
 from support.planting import plant
+from support.processes import wait_until
 
 
 @pytest.mark.parametrize(
@@ -38,41 +36,31 @@ def test_both_serve(
         assert status["wire"] == said
 
 
-KEEPS_LISTINGS = """
-import dataclasses, sys
-from overlayd.kernel.cache import CachePolicy
-parse = CachePolicy.parse
-CachePolicy.parse = lambda text: dataclasses.replace(parse(text), keeps_listings=True)
-from overlayd.cli.main import main
-main()
-"""
-
-
 def test_a_listing_that_is_kept_is_not_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OVERLAYD_WIRE", "on")
     source = plant(tmp_path / "source", *(f"dir/file{number}=x" for number in range(50)))
-    target = make_target(tmp_path)
+    with mounted(tmp_path, f"{source}::/") as target:
 
-    def asked() -> Counter[str]:
-        status = json.loads(overlayd("status", "--json", str(target)))["status"]
-        return Counter(status["operations"])
+        def asked() -> Counter[str]:
+            status = json.loads(overlayd("status", "--json", str(target)))["status"]
+            return Counter(status["operations"])
 
-    def walk() -> int:
-        return len([entry.stat() for entry in os.scandir(target / "dir")])
+        def walk() -> int:
+            return len([entry.stat() for entry in os.scandir(target / "dir")])
 
-    words = ("mount", "--cache", "60", "--dir", f"{source}::/", str(target))
-    subprocess.run((sys.executable, "-c", KEEPS_LISTINGS, *words), timeout=30, check=True)
-    try:
+        def costs_nothing() -> bool:
+            before = asked()["readdir"]
+            assert walk() == 50
+            return asked()["readdir"] == before
+
         assert walk() == 50
-        once = asked()
-        assert once["readdir"] > 0
-        assert walk() == 50
-        assert asked()["readdir"] == once["readdir"]
+        assert asked()["readdir"] > 0
+        assert wait_until(costs_nothing)  # once the directory is watched
         (target / "dir/new").touch()
         assert walk() == 51
         (target / "dir/file7").unlink()
         assert walk() == 50
-    finally:
-        assert not unmount(target)
+        (source / "dir/file8").unlink()
+        assert wait_until(lambda: walk() == 49, seconds=1)

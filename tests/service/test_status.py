@@ -164,12 +164,18 @@ def test_errors_and_denials(target: Path) -> None:
     assert preopen(status, "/")["denials"] == 0
 
 
-def test_a_source_that_may_block_is_asked_each_time(tmp_path: Path, sources: list[Path]) -> None:
+def test_how_long_is_kept_what_a_source_that_may_block_says(
+    tmp_path: Path, sources: list[Path]
+) -> None:
     with moody_source(tmp_path / "moody") as moody:
         dirs = (f"{sources[0]}::/", f"{moody.path}::/slow")
         with mounted(tmp_path, *dirs) as target:
             status = about(target)
             assert preopen(status, "/")["cache"] == "coherent"
+            assert preopen(status, "/slow")["cache"] == "1 s"
+        with mounted(tmp_path, *dirs, options=["--cache", "5"]) as target:
+            status = about(target)
+            assert preopen(status, "/")["cache"] == "5"
             assert preopen(status, "/slow")["cache"] == "asked each time"
 
 

@@ -27,7 +27,15 @@ STATUS = HostStat(
     *(1_500_000_000_000_000_001, 1_600_000_000_000_000_002, 1_700_000_000_000_000_003),
 )
 ATTRS = Attrs(number=99, stat=STATUS, size=1234, volatile=False)
-NODE = SimpleNamespace(file_type=stat.S_IFDIR, mount=None)
+NODE = SimpleNamespace(
+    file_type=stat.S_IFDIR,
+    mount=None,
+    key=None,
+    parent=None,
+    position=None,
+    number=99,
+    told_ns=0,
+)
 CONTEXT = pyfuse3.RequestContext()
 
 
@@ -47,6 +55,8 @@ class FakeNodes:
     def get(self, _number: int) -> SimpleNamespace:
         return NODE
 
+    peek = get
+
     def __len__(self) -> int:
         return 1
 
@@ -56,6 +66,7 @@ class FakeCore:
 
     def __init__(self) -> None:
         self.shared = False
+        self.is_patient = False
         self.names = FakeFamily(self)
         self.attributes = FakeFamily(self)
         self.data = FakeFamily(self)
@@ -64,14 +75,14 @@ class FakeCore:
             nodes=FakeNodes(),
             handles=SimpleNamespace(get=lambda _: SimpleNamespace(device=DEVICE, node=NODE)),
             has_slow_source=False,
-            is_shared=lambda _: self.shared,
+            may_block=lambda _: self.shared,
+            is_patient=lambda: self.is_patient,
             cache=DescriptorCache(8),
             consent_to_wait=self.consent_to_wait,
         )
         self.calls: list[tuple[str, tuple[Any, ...], int]] = []
         self.answers: dict[str, Callable[..., object]] = {}
         self.default: Callable[..., object] = lambda *_: ATTRS
-        self.is_patient = False
 
     def called(self, name: str, args: tuple[Any, ...]) -> object:
         self.calls.append((name, args, threading.get_ident()))

@@ -15,7 +15,16 @@ def test_seconds(text: str, seconds: float) -> None:
 
 
 def test_coherent_shows_a_change_within_100_ms() -> None:
-    assert 0 <= CachePolicy.parse("coherent").seconds <= 0.1
+    policy = CachePolicy.parse("coherent")
+    assert policy.watches
+    assert 0 <= policy.seconds <= 0.1
+    assert policy.slow_seconds == 1
+
+
+@pytest.mark.parametrize("text", ["none", "5"])
+def test_the_other_modes_watch_nothing_and_keep_nothing_of_slow_sources(text: str) -> None:
+    policy = CachePolicy.parse(text)
+    assert (policy.watches, policy.slow_seconds) == (False, 0)
 
 
 @pytest.mark.parametrize("text", ["", "forever", "-1", "86401", "inf", "nan", "1s", "COHERENT"])

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-HEAVY = ("rich", "prometheus_client")
+HEAVY = ("rich", "prometheus_client", "asyncinotify", "asyncio")
 LOOP = ("trio", "pyfuse3")
 
 RUN = """

@@ -26,6 +26,14 @@ class Entry(NamedTuple):
     """What is lent once the entry is taken; None for `.` and `..`, which never are."""
 
 
+class Renamed(NamedTuple):
+    """The numbers of what was moved, -1 where the kernel does not know it."""
+
+    moved: int
+    exchanged: int | None
+    """Of what went the other way, None where nothing did."""
+
+
 class Names:
     """Everything that takes a directory and a name."""
 
@@ -46,11 +54,12 @@ class Names:
         nodes.lend(node)
         return attrs
 
-    def forget(self, number: int, count: int) -> None:
-        """The kernel gave back *count* references to *number*."""
+    def forget(self, number: int, count: int) -> Node | None:
+        """The kernel gave back *count* references to *number*; the node that is gone with them."""
         gone = self._namespace.nodes.forget(number, count)
         if gone is not None:
             self._namespace.cache.drop(gone)
+        return gone
 
     # -- listings -------------------------------------------------------------------------------
 
@@ -297,7 +306,7 @@ class Names:
 
     def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, caller: Caller
-    ) -> None:
+    ) -> "Renamed":
         """renameat2(2) within one mount: plain, RENAME_NOREPLACE or RENAME_EXCHANGE."""
         space = self._namespace
         old_dir, new_dir = space.nodes.get(parent), space.nodes.get(new_parent)
@@ -322,6 +331,8 @@ class Names:
             with space.credentials.acting_as(caller):
                 fs.rename(old_fd, name, new_fd, new_name, flags)
             self._note_rename(moved, replaced, (old_dir, name), (new_dir, new_name), flags)
+            exchanged = replaced.number if flags == fs.RENAME_EXCHANGE else None
+            return Renamed(moved.number, exchanged)
 
     def _permit_rename(
         self, old: Held, new: Held, victims: tuple["_Victim", "_Victim"], caller: Caller
@@ -373,6 +384,11 @@ class _Victim(NamedTuple):
     def held(self) -> Held | None:
         """The object, where it is held."""
         return Held(self.node, self.fd) if self.node is not None and self.fd is not None else None
+
+    @property
+    def number(self) -> int:
+        """The node's number, -1 where the kernel does not know it."""
+        return -1 if self.node is None else self.node.number
 
     def is_same_object(self, other: "_Victim") -> bool:
         """Whether both names are of one inode."""

@@ -4,6 +4,7 @@
 directories alike; `names` is the same rule for listings. Everything else resolves through them.
 """
 
+import os
 import stat
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from overlayd.core.assembly import Assembly, Attachment, Position, Survey, assemble
 from overlayd.core.descriptors import DescriptorCache
 from overlayd.core.devices import Devices
-from overlayd.core.handles import HandleTable
+from overlayd.core.handles import Handle, HandleTable
 from overlayd.core.nodes import Node, NodeKey, NodeTable, Place
 from overlayd.core.types import Rules, WouldBlock
 from overlayd.errors import einval, enametoolong, enoent, enotdir, estale
@@ -111,6 +112,14 @@ class Namespace:
         decided = where.position.children
         return [name for name in host_names if name not in decided] + list(decided)
 
+    def names_now(self, directory: Node) -> list[bytes]:
+        """The names in *directory* at this moment. Raises what opening it does."""
+        where = self.where(directory)
+        if where.fd is None:
+            return self.names(where, [])
+        fd = fs.reopen(where.fd, os.O_RDONLY | os.O_DIRECTORY)
+        return self.names(where, fs.list_names(fd))
+
     def is_reserved(self, where: Where, name: bytes) -> bool:
         """Whether *name* is a mount point or lies above one: nobody moves or removes it."""
         return where.position is not None and name in where.position.children
@@ -126,7 +135,7 @@ class Namespace:
             return status
         may_block = self._devices.may_block(status)
         if may_block and not self._is_overlay(status):
-            if status.is_dir and not self._is_patient():  # the root of a mount: see `child`
+            if status.is_dir and not self.is_patient():  # the root of a mount: see `child`
                 return self._devices.trim(status)
             self.consent_to_wait(status.dev)
             status = fs.stat_child(where.fd, name, fresh=True)
@@ -152,10 +161,11 @@ class Namespace:
 
     def consent_to_wait(self, device: int) -> None:
         """Raise WouldBlock unless this thread may wait for *device*."""
-        if not self._is_patient():
+        if not self.is_patient():
             raise WouldBlock(device)
 
-    def _is_patient(self) -> bool:
+    def is_patient(self) -> bool:
+        """Whether this thread may wait for file systems that keep it waiting."""
         return getattr(self._patience, "granted", False)
 
     def consent_to_reach(self, node: Node) -> None:
@@ -177,11 +187,17 @@ class Namespace:
         return node.key is not None and node.key.dev in self._devices.blocking
 
     def is_volatile(self, node: Node) -> bool:
-        """Whether *node* changes in ways the kernel cannot learn of through this mount."""
+        """Whether *node* must be asked for each time: another guest path may change it.
+
+        Sources that overlap show one directory twice, and of a file that has names in several
+        mounts the kernel must say again by which of them it was reached.
+        """
         if node.key is None:
             return False
-        if node.key.dev in self._devices.blocking or node.other_places is not None:
-            return True
+        if node.other_places is not None:
+            mounts = self.mounts_of(node)
+            if any(mount is not mounts[0] for mount in mounts):
+                return True
         if node.file_type == stat.S_IFDIR:
             mount = node.mount
         elif (parent := node.parent) is None:
@@ -190,9 +206,9 @@ class Namespace:
             mount = provider(parent.position, parent.mount, node.name)
         return mount is not None and mount.overlaps
 
-    def is_shared(self, number: int) -> bool:
-        """Whether names may come to be in directory *number* behind the kernel's back."""
-        return self.is_volatile(self.nodes.get(number))
+    def is_open_on(self, handle: Handle) -> bool:
+        """Whether *handle* is open on what its node stands for now."""
+        return handle.fd is not None and _is(handle.node, self.status(handle.fd))
 
     def status(self, fd: fs.Fd) -> fs.HostStat:
         """Status of an opened host object, asked of its server if it has one."""

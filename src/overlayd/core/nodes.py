@@ -81,6 +81,7 @@ class Node:
         "parent",
         "position",
         "target",
+        "told_ns",
     )
 
     def __init__(
@@ -113,6 +114,10 @@ class Node:
         self.target: bytes | None = None
         """For symbolic links: what they store, which no call changes, once it was read; reading it
         moves the host's access time."""
+        self.told_ns: int | None = 0
+        """The ctime of the attributes that the kernel keeps until it hears that they changed; 0
+        where it keeps none so, None where it knows itself that they are out of date. What else it
+        may be, `kernel.coherence` knows."""
 
     @property
     def places(self) -> list[Place]:
@@ -155,6 +160,10 @@ class NodeTable:
             return self._by_number[number]
         except KeyError:
             raise estale() from None
+
+    def peek(self, number: int) -> Node | None:
+        """The node with *number*, if the kernel may know it."""
+        return self._by_number.get(number)
 
     def oldest(self, count: int) -> list[Node]:
         """The *count* nodes that were longest not among these; they are the newest from now on."""

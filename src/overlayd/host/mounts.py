@@ -134,6 +134,11 @@ class MountWatch:
         self._poll = select.poll()
         self._poll.register(self._table.number, select.POLLPRI)
 
+    @property
+    def descriptor(self) -> int:
+        """Of the table, for who waits for POLLPRI."""
+        return self._table.number
+
     def has_changed(self) -> bool:
         """Whether anything was mounted or unmounted since this was last asked."""
         return bool(self._poll.poll(0))
@@ -147,6 +152,33 @@ class MountWatch:
         while piece := os.pread(self._table.number, 1 << 16, len(text)):
             text += piece
         return text
+
+
+class MountChanges:
+    """What is mounted and unmounted, for whom it concerns; `descriptor` is readable after any."""
+
+    def __init__(self) -> None:
+        import select
+
+        self._watch = MountWatch()
+        self._epoll = select.epoll()
+        self._epoll.register(self._watch.descriptor, select.EPOLLPRI)
+        self._lines: frozenset[bytes] = frozenset()
+        self.take()
+
+    @property
+    def descriptor(self) -> int:
+        """Changes between `take` and the beginning of the wait for this may be missed."""
+        return self._epoll.fileno()
+
+    def take(self) -> list[Mount]:
+        """The mounts that came, went or were changed since this was last asked."""
+        before, self._lines = self._lines, frozenset(self._watch.text().splitlines())
+        return parse_mounts(b"\n".join(before ^ self._lines))
+
+    def close(self) -> None:
+        """Notice nothing any more."""
+        self._epoll.close()
 
 
 def mount_at(path: str) -> Mount | None:

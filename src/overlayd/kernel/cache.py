@@ -2,31 +2,41 @@
 
 from dataclasses import dataclass
 
-_COHERENT_SECONDS = 0.1
+LASTING = 86400.0
+"""Seconds for what is watched: until the kernel is told otherwise."""
+SHORT = 0.1
+"""Seconds for what is not watched, or not yet, in a mode that promises as much."""
+UNWATCHABLE = 1.0
+"""Seconds for what cannot be watched."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """Validity of names, attributes and negative names in the kernel, in seconds."""
+    """Validity of names, attributes and negative names in the kernel."""
 
     seconds: float
+    """Where nothing is watched."""
     name: str = ""
     """As the operator gave it."""
-    keeps_listings: bool = False
-    """Whether the kernel may answer listings by itself, as somebody tells it what has changed."""
+    watches: bool = False
+    """Whether the host is watched, so that the kernel may keep things until they change."""
 
     def __str__(self) -> str:
         return self.name or f"{self.seconds:g}"
+
+    @property
+    def slow_seconds(self) -> float:
+        """For what lies on a file system that may keep a caller waiting."""
+        return UNWATCHABLE if self.watches else 0.0
 
     @classmethod
     def parse(cls, text: str) -> "CachePolicy":
         """Read `coherent`, `none` or a number of seconds. Raises ValueError for anything else.
 
-        `coherent` promises that a change on the host is seen within 100 ms: names and attributes
-        are kept for just that long.
+        `coherent` promises that a change on the host is seen within 100 ms.
         """
         if text == "coherent":
-            return cls(_COHERENT_SECONDS, text)
+            return cls(SHORT, text, watches=True)
         if text == "none":
             return cls(0.0, text)
         seconds = float(text)

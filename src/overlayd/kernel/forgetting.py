@@ -7,11 +7,12 @@ forgets the inode unless somebody uses it; who asks for the name again costs one
 
 import stat
 
-import pyfuse3
 import trio
 
 from overlayd.core.namespace import Namespace
-from overlayd.core.nodes import Node, Place
+from overlayd.core.nodes import Node
+from overlayd.kernel import notifications
+from overlayd.kernel.notifications import Notifier
 
 MAX_NODES = 1_000_000
 _PAUSE = 0.25  # seconds
@@ -46,11 +47,10 @@ class Forgetter:
     that may keep a caller waiting, since the kernel may have to wait for it too.
     """
 
-    def __init__(self, namespace: Namespace, crowded: Crowded) -> None:
+    def __init__(self, namespace: Namespace, crowded: Crowded, notifier: Notifier) -> None:
         self._namespace = namespace
         self._crowded = crowded
-        self._ends = False
-        self._invalidating = trio.Lock()
+        self._notifier = notifier
 
     async def run(self) -> None:
         """For ever; asleep for as long as there are not too many."""
@@ -63,29 +63,11 @@ class Forgetter:
                 self._crowded.is_over()
                 continue
             count = min(excess + self._crowded.limit // 16, _AT_ONCE)
-            names = [p for node in nodes.oldest(count) if self._may_go(node) for p in node.places]
-            async with self._invalidating:
-                await trio.to_thread.run_sync(self._invalidate, names, abandon_on_cancel=True)
-
-    async def stop(self) -> None:
-        """Return once nothing is being invalidated any more.
-
-        To be called while requests are still answered: the kernel holds an invalidation up until
-        the requests on that directory are.
-        """
-        self._ends = True
-        async with self._invalidating:
-            pass
+            places = [p for node in nodes.oldest(count) if self._may_go(node) for p in node.places]
+            await self._notifier.tell(
+                notifications.dropped(p.parent.number, p.name) for p in places
+            )
 
     def _may_go(self, node: Node) -> bool:
         is_busy = node.file_type == stat.S_IFDIR or node.handles
         return not is_busy and not self._namespace.may_block(node)
-
-    def _invalidate(self, names: list[Place]) -> None:
-        for parent, name in names:
-            if self._ends:
-                return
-            try:
-                pyfuse3.invalidate_entry(pyfuse3.InodeT(parent.number), name)
-            except OSError:  # it does not know the name any more
-                continue

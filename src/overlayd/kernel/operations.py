@@ -12,12 +12,14 @@ from typing import Any
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
+from overlayd.core.names import Entry
 from overlayd.core.overlay import Overlay
 from overlayd.core.types import Attrs, Changes, ErrorStyle, WouldBlock
 from overlayd.host.credentials import Caller
 from overlayd.host.fs import HostStat
 from overlayd.kernel import wire
-from overlayd.kernel.cache import CachePolicy
+from overlayd.kernel.cache import LASTING, CachePolicy
+from overlayd.kernel.coherence import ABSENT, Coherence
 from overlayd.kernel.forgetting import Crowded
 from overlayd.kernel.requests import Requests, answering, answering_then
 
@@ -55,6 +57,7 @@ def _note_read(operations: Any, data: bytes, handle: int) -> None:
 
 def _note_written(operations: Any, count: int, handle: int) -> None:
     operations.counters.written(handle, count)
+    operations.coherence.written(handle)
 
 
 class Operations(Requests):
@@ -70,14 +73,14 @@ class Operations(Requests):
         self._names = overlay.names
         self._attributes = overlay.attributes
         self._data = overlay.data
+        self.coherence = Coherence(overlay.namespace, cache)
         self.configure(cache, errors)
         self._flushes = overlay.namespace.has_slow_source
 
     def configure(self, cache: CachePolicy, errors: ErrorStyle) -> None:
         """Go by these settings from now on."""
         self.error_style = errors
-        self._seconds = cache.seconds
-        self._keeps_listings = cache.keeps_listings
+        self.coherence.policy = cache
 
     def _device(self, handle: int) -> int:
         return self._overlay.namespace.handles.get(handle).device
@@ -92,37 +95,49 @@ class Operations(Requests):
 
     # -- answers --------------------------------------------------------------------------------
 
-    def _entry(self, attrs: Attrs) -> EntryAttributes:
-        seconds = 0.0 if attrs.volatile else self._seconds
+    def _entry(self, attrs: Attrs, near: float) -> EntryAttributes:
+        """*near* is how long names hold in the directory where *attrs* were found."""
         entry = EntryAttributes()
-        entry.entry_timeout = seconds
-        entry.attr_timeout = seconds
+        validity = self.coherence.validity(attrs, near)
+        entry.entry_timeout, entry.attr_timeout = validity
         _fill(entry, attrs.number, attrs.stat, attrs.size)
         return entry
 
-    def _absent(self) -> EntryAttributes:
-        """Tell the kernel to remember that a name does not exist."""
-        entry = EntryAttributes()
-        entry.st_ino = pyfuse3.InodeT(0)
-        entry.entry_timeout = self._seconds
+    def _listed(self, entry: Entry, near: float) -> EntryAttributes:
+        answer = EntryAttributes()
+        if entry.node is not None:  # what a listing says of `.` and `..` the kernel does not keep
+            validity = self.coherence.validity(entry.attrs, near, listed=True)
+            answer.entry_timeout, answer.attr_timeout = validity
+        _fill(answer, entry.attrs.number, entry.attrs.stat, entry.attrs.size)
+        return answer
+
+    def _made(self, parent: int, name: bytes, attrs: Attrs, near: float) -> EntryAttributes:
+        entry = self._entry(attrs, near)
+        self.coherence.made(parent, name, attrs.number)
         return entry
 
     # -- names ----------------------------------------------------------------------------------
 
     @answering_then(_note_crowd)
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        near = self.coherence.names_in(parent_inode)
         try:
-            return self._entry(self._names.lookup(parent_inode, name))
+            attrs = self._names.lookup(parent_inode, name)
         except FileNotFoundError:
-            if self._seconds and not self._overlay.namespace.is_shared(parent_inode):
-                return self._absent()
-            raise
+            self.coherence.looked_up(parent_inode, name, ABSENT)
+            if not near:
+                raise
+            return _absent(near)
+        self.coherence.looked_up(parent_inode, name, attrs.number)
+        return self._entry(attrs, near)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self.counters.operations["forget"] += 1
         for number, count in inode_list:
             try:
-                self._names.forget(number, count)
+                gone = self._names.forget(number, count)
+                if gone is not None:
+                    self.coherence.forgotten(gone)
             except Exception:  # nothing may leave: pyfuse3 catches nothing here
                 log.exception("forget: node %d, %d lookups", number, count)
 
@@ -130,34 +145,43 @@ class Operations(Requests):
     def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        made = self._names.mknod(parent_inode, name, mode, rdev, _caller(ctx))
-        return self._entry(made)
+        near = self.coherence.names_in(parent_inode)
+        attrs = self._names.mknod(parent_inode, name, mode, rdev, _caller(ctx))
+        return self._made(parent_inode, name, attrs, near)
 
     @answering
     def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._entry(self._names.mkdir(parent_inode, name, mode, _caller(ctx)))
+        near = self.coherence.names_in(parent_inode)
+        attrs = self._names.mkdir(parent_inode, name, mode, _caller(ctx))
+        return self._made(parent_inode, name, attrs, near)
 
     @answering
     def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._entry(self._names.symlink(parent_inode, name, target, _caller(ctx)))
+        near = self.coherence.names_in(parent_inode)
+        attrs = self._names.symlink(parent_inode, name, target, _caller(ctx))
+        return self._made(parent_inode, name, attrs, near)
 
     @answering
     def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._entry(self._names.link(inode, new_parent_inode, new_name, _caller(ctx)))
+        near = self.coherence.names_in(new_parent_inode)
+        attrs = self._names.link(inode, new_parent_inode, new_name, _caller(ctx))
+        return self._made(new_parent_inode, new_name, attrs, near)
 
     @answering
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         self._names.unlink(parent_inode, name, _caller(ctx))
+        self.coherence.removed(parent_inode, name)
 
     @answering
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         self._names.rmdir(parent_inode, name, _caller(ctx))
+        self.coherence.removed(parent_inode, name)
 
     @answering
     def rename(
@@ -170,14 +194,16 @@ class Operations(Requests):
         ctx: RequestContext,
     ) -> None:
         old, new = (parent_inode_old, name_old), (parent_inode_new, name_new)
-        self._names.rename(*old, *new, flags, _caller(ctx))
+        renamed = self._names.rename(*old, *new, flags, _caller(ctx))
+        self.coherence.renamed(old, new, renamed)
 
     # -- directories ----------------------------------------------------------------------------
 
     @answering_then(_note_stream)
     def opendir(self, inode: int, ctx: RequestContext) -> int:
+        near = self.coherence.names_in(inode)
         handle = self._names.opendir(inode, _caller(ctx))
-        if self._keeps_listings:
+        if near == LASTING:
             wire.amend_open(handle, wire.CACHE_DIR | wire.KEEP_CACHE)
         return handle
 
@@ -185,14 +211,16 @@ class Operations(Requests):
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Fill one reply. After the first entry an error waits for the next call."""
         filled = False
+        near = self.coherence.streamed(fh)
         try:
             for entry in self._names.entries(fh, start_id):
-                if not pyfuse3.readdir_reply(
-                    token, entry.name, self._entry(entry.attrs), entry.cookie
-                ):
+                attributes = self._listed(entry, near)
+                if not pyfuse3.readdir_reply(token, entry.name, attributes, entry.cookie):
                     self._names.refuse(entry)
+                    self.coherence.refused(entry)
                     return
                 self._names.accept(entry)
+                self.coherence.listed(entry)
                 filled = True
         except (OSError, WouldBlock):
             if not filled:
@@ -211,7 +239,8 @@ class Operations(Requests):
 
     @answering
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        return self._entry(self._attributes.getattr(inode))
+        near = self.coherence.prepare(inode)
+        return self._entry(self._attributes.getattr(inode), near)
 
     @answering
     def setattr(
@@ -230,7 +259,9 @@ class Operations(Requests):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._entry(self._attributes.setattr(inode, changes, fh, _caller(ctx)))
+        near = self.coherence.prepare(inode)
+        self.coherence.set(inode)
+        return self._entry(self._attributes.setattr(inode, changes, fh, _caller(ctx)), near)
 
     @answering
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
@@ -263,25 +294,30 @@ class Operations(Requests):
     @answering
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         self._attributes.setxattr(inode, name, value, _caller(ctx))
+        self.coherence.touched(inode)
 
     @answering
     def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         self._attributes.removexattr(inode, name, _caller(ctx))
+        self.coherence.touched(inode)
 
     # -- data -----------------------------------------------------------------------------------
 
     @answering_then(_note_open)
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         handle = self._data.open(inode, flags, _caller(ctx))
-        return FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=False)
+        self.coherence.opened(inode, flags)
+        keeps = self.coherence.keeps_data(inode)
+        return FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=keeps)
 
     @answering_then(_note_created)
     def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
+        near = self.coherence.names_in(parent_inode)
         created = self._data.create(parent_inode, name, mode, flags, _caller(ctx))
         info = FileInfo(fh=pyfuse3.FileHandleT(created.handle), keep_cache=False)
-        return info, self._entry(created.attrs)
+        return info, self._made(parent_inode, name, created.attrs, near)
 
     @answering_then(_note_read)
     def read(self, fh: int, off: int, size: int) -> bytes:
@@ -295,6 +331,7 @@ class Operations(Requests):
     def write(self, fh: int, off: int, buf: bytes) -> int:
         if len(buf) > _INLINE_WRITE or self._data.may_block(fh):
             self._consent_to_wait(fh)
+        self.coherence.written(fh)
         return self._data.write(fh, off, buf)
 
     @answering
@@ -316,7 +353,16 @@ class Operations(Requests):
     def _release(self, fh: int) -> None:
         if self._data.may_block(fh):
             self._consent_to_wait(fh)
+        self.coherence.released(fh)
         self._data.release(fh)
+
+
+def _absent(seconds: float) -> EntryAttributes:
+    """Tell the kernel to remember that a name does not exist."""
+    entry = EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(0)
+    entry.entry_timeout = seconds
+    return entry
 
 
 def _caller(ctx: RequestContext) -> Caller:

@@ -27,12 +27,14 @@ import trio
 
 from overlayd.core.overlay import Overlay
 from overlayd.errors import OverlaydError
-from overlayd.host import fs, libc
+from overlayd.host import device, fs, libc
 from overlayd.host.mounts import Mount, mount_at, unique_id
 from overlayd.host.propagation import may_mount
 from overlayd.host.sources import Source
+from overlayd.kernel.changes import HostChanges
 from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.loop import RequestLoop
+from overlayd.kernel.notifications import Notifier
 from overlayd.kernel.operations import Operations
 from overlayd.service.asking import Explainer
 from overlayd.service.control import Control, open_socket
@@ -138,7 +140,9 @@ class _Live(NamedTuple):
     control: Control
     listener: socket.socket
     reloader: Reloader
+    notifier: Notifier
     forgetter: Forgetter
+    changes: HostChanges
 
 
 @contextmanager
@@ -160,16 +164,19 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
         registration = Registration(_record(plan, mount))
         control = Control(relieve=overlay.namespace.cache.shrink)
         registered = registration
+        notifier = Notifier(device.find_session())
+        changes = HostChanges(overlay.namespace, operations.coherence, notifier)
         reloader = Reloader(
-            *(plan, overlay, operations, lambda plan: registered.update(_record(plan, mount))),
+            *(plan, overlay, operations, changes),
+            lambda plan: registered.update(_record(plan, mount)),
             manager=manager,
         )
         control.verbs["reload"] = reloader.on_request
         status = Status(lambda: reloader.plan, overlay, operations.counters, mount.dev)
         control.verbs.update(status=status.verb, explain=Explainer(overlay).verb)
         with open_socket(registration.path) as listener:
-            forgetter = Forgetter(overlay.namespace, operations.crowded)
-            yield _Live(mount, control, listener, reloader, forgetter)
+            forgetter = Forgetter(overlay.namespace, operations.crowded, notifier)
+            yield _Live(mount, control, listener, reloader, notifier, forgetter, changes)
     except BaseExceptionGroup as group:
         crashed = group.split(OverlaydError)[1] is not None
         raise
@@ -269,17 +276,20 @@ async def _serve(
         stop = _Stopper(live, target, nursery.cancel_scope, manager)
         nursery.start_soon(live.control.serve, live.listener)
         nursery.start_soon(live.forgetter.run)
+        nursery.start_soon(live.changes.run)
         nursery.start_soon(stop.on_signal, signals & _STOP_SIGNALS)
         if signal.SIGHUP in signals:
             nursery.start_soon(live.reloader.on_signal, signal.SIGHUP)
         if lifeline is not None:
             nursery.start_soon(stop.on_hangup, lifeline)
-        nursery.start_soon(_announce, target, ready, manager)
+        nursery.start_soon(_announce, target, ready, live.changes, manager)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
         nursery.cancel_scope.cancel()
 
 
-async def _announce(target: str, ready: Callable[[], None], manager: ServiceManager) -> None:
+async def _announce(
+    target: str, ready: Callable[[], None], changes: HostChanges, manager: ServiceManager
+) -> None:
     """Call *ready* when a request has gone all the way through the kernel to us and back."""
     try:
         await trio.to_thread.run_sync(os.stat, target, abandon_on_cancel=True)
@@ -290,6 +300,7 @@ async def _announce(target: str, ready: Callable[[], None], manager: ServiceMana
     log.info("serving %s", printable(target))
     log.debug("replies amended on the wire: %s", wire.state())
     ready()
+    changes.adjust()
     await trio.to_thread.run_sync(manager.ready, f"Serving {target}")
     await feed_watchdog(manager, target)
 
@@ -301,7 +312,7 @@ class _Stopper:
         self, live: _Live, target: str, scope: trio.CancelScope, manager: ServiceManager
     ) -> None:
         self._mount = live.mount
-        self._forgetter = live.forgetter
+        self._notifier = live.notifier
         self._target = target
         self._scope = scope
         self._manager = manager
@@ -328,7 +339,7 @@ class _Stopper:
             await trio.to_thread.run_sync(self._take_down)
         except OverlaydError as error:
             log.error("%s", error)
-        await self._forgetter.stop()
+        await self._notifier.stop()
         pyfuse3.terminate()
 
     def _take_down(self) -> None:

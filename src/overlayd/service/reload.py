@@ -3,12 +3,10 @@
 import logging
 import math
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
-import pyfuse3
 import trio
 
 from overlayd.core.assembly import Survey, find_kept, survey
@@ -16,6 +14,7 @@ from overlayd.core.handles import Handle
 from overlayd.core.overlay import Overlay
 from overlayd.core.remount import Outdated
 from overlayd.errors import OverlaydError, UsageError
+from overlayd.kernel.changes import HostChanges
 from overlayd.kernel.operations import Operations
 from overlayd.service.notify import NOBODY, ServiceManager
 from overlayd.service.plan import MountPlan
@@ -38,6 +37,7 @@ class Reloader:
         plan: MountPlan,
         overlay: Overlay,
         operations: Operations,
+        changes: HostChanges,
         record: Callable[[MountPlan], None],
         manager: ServiceManager = NOBODY,
     ) -> None:
@@ -48,11 +48,11 @@ class Reloader:
         self._manager = manager
         self._overlay = overlay
         self._operations = operations
+        self._changes = changes
         self._lock = trio.Lock()
         # Not those that the rest of the daemon has in common: a thread that waits for a source is
         # left behind, and with enough of them not even the end would find one.
         self._source_threads = trio.CapacityLimiter(_THREADS)
-        self._kernel_threads = trio.CapacityLimiter(_THREADS)
         self._limiters: dict[int, trio.CapacityLimiter] = {}
 
     async def reload(self) -> Difference:
@@ -66,8 +66,11 @@ class Reloader:
             plan, wanted = await self._ask_sources()
             difference = self._compare(plan, wanted)
             outdated = self._overlay.remount(wanted)
+            others = (plan.cache, plan.rules) != (self.plan.cache, self.plan.rules)
             self._take_over(plan)
             await self._tell_kernel(outdated)
+            if others:
+                await self._changes.forget_everything()
             # Requests that had begun go by the former table until they end.
             drained = await self._operations.drained(_SECONDS)
             await self._tell_kernel(self._overlay.settle())
@@ -142,6 +145,7 @@ class Reloader:
     def _take_over(self, plan: MountPlan) -> None:
         self._overlay.namespace.rules = plan.rules
         self._operations.configure(plan.cache, plan.errors)
+        self._changes.adjust()
         logging.getLogger().setLevel(plan.log_level.upper())
         self.plan = plan.as_mounted(self.plan)
         self._record(self.plan)
@@ -149,11 +153,7 @@ class Reloader:
     async def _tell_kernel(self, outdated: Outdated) -> None:
         """Have the kernel forget what it was told; may wait for a lookup that is under way."""
         with trio.move_on_after(_SECONDS) as limit:
-            await trio.to_thread.run_sync(
-                partial(_invalidate, outdated.names, outdated.inodes),
-                abandon_on_cancel=True,
-                limiter=self._kernel_threads,
-            )
+            await self._changes.table_changed(outdated)
         if limit.cancelled_caught:
             log.warning("the kernel still waits for a source and may show what was for a while")
 
@@ -191,16 +191,3 @@ class Reloader:
             while pending:
                 self._overlay.data.revoke(pending[-1])
                 pending.pop()
-
-
-def _invalidate(names: Iterable[tuple[int, bytes]], inodes: Iterable[int]) -> None:
-    for number, name in names:
-        try:
-            pyfuse3.invalidate_entry(pyfuse3.InodeT(number), pyfuse3.FileNameT(name))
-        except OSError:  # the kernel has forgotten it already
-            continue
-    for number in inodes:
-        try:
-            pyfuse3.invalidate_inode(pyfuse3.InodeT(number), attr_only=True)
-        except OSError:
-            continue

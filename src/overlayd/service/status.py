@@ -30,8 +30,8 @@ class _Attached(NamedTuple):
     host: str
     """Where its source lies now, as the kernel knows without asking anybody."""
     tally: Tally
-    volatile: bool
-    """Whether the kernel may keep nothing of it."""
+    overlaps: bool
+    slow: bool
 
 
 class Status:
@@ -101,16 +101,22 @@ class Status:
             "bytes_written": tally.bytes_written,
             "handles": tally.handles,
             "denials": self._overlay.access.denials.by_preopen[str(preopen)],
-            "cache": ASKED_EACH_TIME if attached.volatile else str(self._plan().cache),
+            "cache": self._kept(attached),
         }
+
+    def _kept(self, attached: _Attached) -> str:
+        """How long the kernel may keep what it is told of a preopen."""
+        policy = self._plan().cache
+        if attached.overlaps or (attached.slow and not policy.slow_seconds):
+            return ASKED_EACH_TIME
+        return f"{policy.slow_seconds:g} s" if attached.slow else str(policy)
 
     def _attached(self) -> Iterator[_Attached]:
         """What is attached, in the order of the table: the one place that knows what by."""
         space = self._overlay.namespace
         for mount in space.assembly.attachments:
-            volatile = mount.overlaps or space.is_slow(mount.stat)
-            host = _present_path(mount)
-            yield _Attached(mount.preopen, host, self._counters.of(mount), volatile)
+            host, slow = _present_path(mount), space.is_slow(mount.stat)
+            yield _Attached(mount.preopen, host, self._counters.of(mount), mount.overlaps, slow)
 
 
 def _present_path(mount: Attachment) -> str:

@@ -1,0 +1,297 @@
+"""How long the kernel may keep each answer, and what it believes since the daemon's own operations.
+
+In the mode `coherent` the kernel keeps what is watched until `changes` tells it otherwise. What it
+was told, or did itself through this mount, is noted here, so that the events which that caused can
+be told from the host's: `Node.told_ns` says which state of an inode the kernel knows, and for the
+names that own operations made and took away, a belief says what the kernel takes them for. Beliefs
+are kept until the events that were queued after them have been dealt with.
+
+Answers given on the event loop are consistent with the watches: nothing is dealt with between
+asking the host and answering. Those from a thread hold for a short time only.
+"""
+
+import os
+import stat
+
+from overlayd.core.names import Entry, Renamed
+from overlayd.core.namespace import Namespace
+from overlayd.core.nodes import DIRECTORY, Node
+from overlayd.core.types import Attrs
+from overlayd.kernel.cache import LASTING, SHORT, CachePolicy
+from overlayd.kernel.watching import Watcher
+
+ABSENT = 0
+"""What is believed of a name that does not exist; else the number of what it is."""
+
+NOT_RELIED_ON = 0
+"""For `Node.told_ns`: the kernel keeps no attributes for longer than a moment."""
+UNKNOWN = -1
+"""For the same: it keeps some, and which is not known."""
+ONLY_CTIME = -2
+"""For the same: it knows itself that the ctime has changed, and takes the rest for right."""
+
+_MOST_BELIEFS = 10_000
+"""Without them the kernel is told more than it need be: better than to keep ever more."""
+
+
+class Beliefs:
+    """What the kernel takes names for, and which inodes were changed, since own operations."""
+
+    def __init__(self) -> None:
+        self.names: dict[tuple[int, bytes], int] = {}
+        self.inodes: set[int] = set()
+
+    def trim(self) -> None:
+        """Let go of all where nothing comes of it: what is not watched causes no events."""
+        if len(self.names) > _MOST_BELIEFS or len(self.inodes) > _MOST_BELIEFS:
+            self.names.clear()
+            self.inodes.clear()
+
+
+class Coherence:
+    """Says how long an answer holds; keeps in mind what the kernel was told."""
+
+    def __init__(self, namespace: Namespace, policy: CachePolicy) -> None:
+        self._namespace = namespace
+        self.policy = policy
+        self.watcher = Watcher(namespace)
+        self.present = Beliefs()
+        """Whose events may still be to come."""
+        self.former = Beliefs()
+        """Whose events are being dealt with."""
+        self.strayed: set[Node] = set()
+        """Open files that the host took away from the name they were known by."""
+
+    def turn(self) -> None:
+        """The events of all own operations so far have been read and are dealt with now."""
+        self.former, self.present = self.present, Beliefs()
+
+    # -- how long -------------------------------------------------------------------------------
+
+    def names_in(self, number: int) -> float:
+        """Seconds for names, absent ones too, that are looked up in directory *number* next.
+
+        To be asked before the host is. Raises ESTALE.
+        """
+        return self.names_of(self._namespace.nodes.get(number))
+
+    def names_of(self, directory: Node) -> float:
+        """The same for the node of a directory."""
+        space, policy, mount = self._namespace, self.policy, directory.mount
+        if mount is not None and mount.overlaps:
+            return 0.0
+        if policy.watches and self.watcher.may_rely_on(directory) and not space.is_patient():
+            return LASTING  # as most often
+        if space.may_block(directory):
+            return policy.slow_seconds
+        if not policy.watches:
+            return policy.seconds
+        if space.is_patient():
+            return SHORT
+        if directory.key is None:
+            return LASTING if _is_made_up(directory) else SHORT
+        return self.watcher.watch(directory)
+
+    def streamed(self, handle: int) -> float:
+        """Seconds for names that are listed next through the stream *handle*."""
+        opened = self._namespace.handles.get(handle)
+        seconds = self.names_of(opened.node)
+        position = opened.node.position
+        if seconds > SHORT and position is not None and opened.fd is not None:
+            # Another directory may be at this place by now than the one the stream is open on.
+            return seconds if self._namespace.is_open_on(opened) else SHORT
+        return seconds
+
+    def prepare(self, number: int) -> float:
+        """The attributes of *number* are asked for next: watch what tells of their changes.
+
+        Seconds as `validity` wants them.
+        """
+        if not self.policy.watches:
+            return self.policy.seconds
+        if self._namespace.is_patient():
+            return SHORT
+        node = self._namespace.nodes.get(number)
+        if node.file_type == DIRECTORY:
+            return self.names_of(node)
+        if node.parent is None:
+            return SHORT
+        near = self.names_of(node.parent)
+        if node.handles and node.told_ns == NOT_RELIED_ON:
+            # It is asked for by what is open: the host may have moved it unseen.
+            return near if self._namespace.is_still_at(node, node.places[0]) else SHORT
+        return near
+
+    def validity(self, attrs: Attrs, near: float, *, listed: bool = False) -> tuple[float, float]:
+        """Seconds for a name that is *attrs*, and for these, which the kernel is told with this.
+
+        *near* is what `names_in` said, before, of the directory in which they were found; *listed*
+        is what comes with a listing, which is to cost little.
+        """
+        space, policy = self._namespace, self.policy
+        if attrs.volatile:
+            return 0.0, 0.0
+        node = space.nodes.get(attrs.number)
+        if space.may_block(node):
+            # Nobody was asked for what is mounted there by who looked up its name.
+            seconds = policy.slow_seconds if space.is_patient() else 0.0
+            return min(near, policy.slow_seconds), seconds
+        if not policy.watches:
+            return near, policy.seconds
+        if near != LASTING and space.is_patient():
+            seconds = SHORT
+        else:
+            seconds = self._lasting(node, attrs, near, listed)
+        node.told_ns = attrs.stat.ctime_ns if seconds == LASTING else NOT_RELIED_ON
+        return near, seconds
+
+    def _lasting(self, node: Node, attrs: Attrs, near: float, listed: bool) -> float:
+        watcher = self.watcher
+        if node.file_type == DIRECTORY:
+            if node.key is None:
+                return LASTING if _is_made_up(node) else SHORT
+            if watcher.may_rely_on(node):
+                return LASTING
+            return near if near != LASTING else SHORT
+        if attrs.size != attrs.stat.size:  # a link whose target rests on where others lie
+            return SHORT
+        by_other_names = attrs.stat.nlink > 1 or node.other_places is not None
+        if by_other_names or _is_attached(node):
+            if watcher.may_rely_on(node):
+                return LASTING
+            if listed:
+                return SHORT
+            # The host was asked before it was watched: that counts from the next time on.
+            seconds = watcher.watch(node)
+            return seconds if seconds != LASTING else SHORT
+        return SHORT if node in self.strayed else near
+
+    def keeps_data(self, number: int) -> bool:
+        """Whether what is cached of file *number* is still good at another open."""
+        if not self.policy.watches:
+            return False
+        node = self._namespace.nodes.get(number)
+        return node.told_ns != NOT_RELIED_ON and stat.S_ISREG(node.file_type)
+
+    # -- what the kernel knows ------------------------------------------------------------------
+
+    def looked_up(self, parent: int, name: bytes, number: int) -> None:
+        """The kernel is told that *name* in *parent* is *number*."""
+        for beliefs in (self.present, self.former):
+            if beliefs.names and (parent, name) in beliefs.names:
+                beliefs.names[parent, name] = number
+        if self.strayed and number:
+            self.strayed.discard(self._namespace.nodes.get(number))
+
+    def made(self, parent: int, name: bytes, number: int) -> None:
+        """An own operation made *name* in *parent*, and tells the kernel that it is *number*."""
+        if self.policy.watches:
+            self._believe(parent, name, number)
+            self._note(number)
+
+    def removed(self, parent: int, name: bytes) -> None:
+        """An own operation removed *name* in *parent*, as the kernel knows."""
+        if self.policy.watches:
+            self._believe(parent, name, ABSENT)
+
+    def renamed(self, old: tuple[int, bytes], new: tuple[int, bytes], renamed: Renamed) -> None:
+        """An own operation moved *old* to *new*, or exchanged them, as the kernel knows."""
+        if not self.policy.watches:
+            return
+        self._believe(*new, renamed.moved)
+        self.touched(renamed.moved)
+        if renamed.exchanged is None:
+            self._believe(*old, ABSENT)
+        else:
+            self._believe(*old, renamed.exchanged)
+            self.touched(renamed.exchanged)
+
+    def changed(self, number: int) -> None:
+        """An own operation changes the content of *number*, whose times and size the kernel then
+        takes for out of date itself."""
+        if self.policy.watches:
+            self._note(number)
+            self._outdate(number)
+
+    def touched(self, number: int) -> None:
+        """An own operation changes the ctime of *number*, as the kernel knows."""
+        if self.policy.watches:
+            self._note(number)
+            node = self._namespace.nodes.peek(number)
+            if node is not None and node.told_ns:
+                node.told_ns = ONLY_CTIME
+
+    def set(self, number: int) -> None:
+        """An own operation changes inode *number* and tells the kernel how."""
+        if self.policy.watches:
+            self._note(number)
+
+    def opened(self, number: int, flags: int) -> None:
+        """File *number* is opened with *flags*, which may change it."""
+        if flags & os.O_TRUNC:
+            self.changed(number)
+
+    def written(self, handle: int) -> None:
+        """What *handle* is open on is written to."""
+        if self.policy.watches:
+            self.changed(self._namespace.handles.get(handle).node.number)
+
+    def released(self, handle: int) -> None:
+        """*handle* is closed, which the host tells of where it was opened for writing."""
+        if self.policy.watches:
+            opened = self._namespace.handles.get(handle)
+            if opened.writable:
+                self._note(opened.node.number)
+
+    def _believe(self, parent: int, name: bytes, number: int) -> None:
+        self.present.names[parent, name] = number
+        if (parent, name) in self.former.names:
+            self.former.names[parent, name] = number
+        self._note(parent)
+        self._outdate(parent)
+
+    def _note(self, number: int) -> None:
+        self.present.inodes.add(number)
+        self.present.trim()
+
+    def _outdate(self, number: int) -> None:
+        """The kernel knows by itself that what it has of *number* is out of date."""
+        node = self._namespace.nodes.peek(number)
+        if node is not None and node.told_ns:
+            node.told_ns = None
+
+    def listed(self, entry: Entry) -> None:
+        """The kernel took *entry* of a listing."""
+        if entry.node is not None and (self.present.names or self.former.names or self.strayed):
+            parent = entry.node.parent
+            assert parent is not None
+            self.looked_up(parent.number, entry.name, entry.node.number)
+
+    def refused(self, entry: Entry) -> None:
+        """The kernel did not take *entry* after all."""
+        if entry.node is not None:
+            entry.node.told_ns = UNKNOWN
+
+    def forgotten(self, node: Node) -> None:
+        """The kernel knows nothing of *node* any more."""
+        self.watcher.forget(node)
+        self.strayed.discard(node)
+
+
+def _is_made_up(directory: Node) -> bool:
+    """Whether the mount table alone says what *directory* is, whatever the host comes to have.
+
+    Below a source, the host may make a directory where there is only a synthetic one now.
+    """
+    at: Node | None = directory
+    while at is not None:
+        if at.mount is not None:
+            return False
+        at = at.parent
+    return True
+
+
+def _is_attached(node: Node) -> bool:
+    """Whether *node*, a file, is a mount point of its own."""
+    position = node.parent.position if node.parent is not None else None
+    return position is not None and node.name in position.children

@@ -1,0 +1,185 @@
+"""Watching the host at its limits: lost events, no watches left, what inotify does not tell of."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.live import daemon_of, make_target
+from support.mounting import is_mounted, mounted, overlayd, unmount
+from support.planting import plant
+from support.processes import in_child, wait_until
+
+SOON = 0.5
+"""Seconds; 0.1 are promised on a quiet machine."""
+
+
+def sees(condition: Callable[[], bool], seconds: float = SOON) -> bool:
+    """Whether a guest sees CONDITION come true in time."""
+    return in_child(wait_until, condition, seconds)
+
+
+def exists(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def is_watching(target: Path) -> bool:
+    """Whether the daemon has an inotify instance."""
+    for entry in Path(f"/proc/{daemon_of(target)}/fd").iterdir():
+        try:
+            if os.readlink(entry) == "anon_inode:inotify":
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def warm(top: Path, *paths: str) -> None:
+    """Have the kernel keep what it is told of PATHS for good: they are watched by the second."""
+    for _ in range(2):
+        in_child(lambda: [exists(top / path) for path in paths])
+        in_child(lambda: wait_until(lambda: False, 0.11))
+    in_child(lambda: [exists(top / path) for path in paths])
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return plant(tmp_path / "source", "f=F", "g=G", "sub/x=X", "sub/below/y=Y")
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def tmpfs_on(place: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_lost_events_lose_nothing_and_leave_mounts_alone(tmp_path: Path, source: Path) -> None:
+    """A queue that was full: names, absent ones too, and attributes are asked for again."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    with mounted(tmp_path, f"{source}::/") as top:
+        assert wait_until(lambda: is_watching(top))
+        warm(top, "f", "g", "absent", "sub/x", "sub/absent", "sub/below/y")
+        with tmpfs_on(top / "sub/below"):
+            with stopped(daemon_of(top)):
+                for count in range(limit + 2):
+                    os.chmod(source / "fg"[count % 2], 0o600)
+                (source / "absent").touch()
+                (source / "sub/absent").touch()
+                (source / "sub/x").unlink()
+                (source / "f").write_text("longer")
+            assert sees(lambda: exists(top / "absent") and exists(top / "sub/absent"))
+            assert sees(lambda: not exists(top / "sub/x"))
+            assert sees(lambda: (top / "f").read_text() == "longer")
+            assert is_mounted(top / "sub/below")
+        # And all of it is watched again.
+        warm(top, "sub/x", "f")
+        (source / "sub/x").touch()
+        (source / "f").chmod(0o640)
+        assert sees(lambda: exists(top / "sub/x"))
+        assert sees(lambda: (top / "f").stat().st_mode & 0o777 == 0o640)
+
+
+def test_what_the_host_mounts_in_a_source(tmp_path: Path, source: Path) -> None:
+    with mounted(tmp_path, f"{source}::/") as top:
+        assert wait_until(lambda: is_watching(top))
+        warm(top, "sub/x", "sub/new")
+        with tmpfs_on(source / "sub"):
+            assert sees(lambda: not exists(top / "sub/x"))
+            warm(top, "sub/x", "sub/new")
+            (source / "sub/new").touch()
+            assert sees(lambda: exists(top / "sub/new"))
+        assert sees(lambda: exists(top / "sub/x") and not exists(top / "sub/new"))
+
+
+def test_only_the_coherent_mode_watches_and_a_reload_changes_it(
+    tmp_path: Path, source: Path
+) -> None:
+    def configure(cache: str) -> None:
+        entry = f'[[dir]]\nhost = "{source}"\nguest = "/"\n'
+        (tmp_path / "guest.toml").write_text(f'cache = "{cache}"\n{entry}')
+
+    configure("none")
+    top = make_target(tmp_path)
+    overlayd("mount", "--config", str(tmp_path / "guest.toml"), str(top))
+    try:
+        assert not is_watching(top)
+        configure("coherent")
+        overlayd("reload", str(top))
+        assert wait_until(lambda: is_watching(top))
+        warm(top, "f", "absent")
+        configure("none")
+        overlayd("reload", str(top))
+        (source / "absent").touch()
+        (source / "f").unlink()
+        assert sees(lambda: exists(top / "absent") and not exists(top / "f"))
+        configure("coherent")
+        overlayd("reload", str(top))
+        assert wait_until(lambda: is_watching(top))
+    finally:
+        assert unmount(top) == []
+
+
+LIMITED = """
+import os, sys, time
+from pathlib import Path
+sys.path[:0] = {path!r}
+from support.mounting import mounted
+from support.processes import become_subreaper
+
+Path("/proc/sys/user/{limit}").write_text("{value}")
+become_subreaper()
+place, source = Path({place!r}), Path({source!r})
+with mounted(place, f"{{source}}::/") as top:
+    time.sleep(0.5)
+    names = ["f", "absent", "sub/x", "sub/absent", "sub/below/y", "sub/below/absent"]
+    for _ in range(2):
+        [os.path.lexists(top / name) for name in names]
+        time.sleep(0.2)
+    (source / "sub/below/absent").touch()
+    (source / "sub/below/y").unlink()
+    began = time.monotonic()
+    while not os.path.lexists(top / "sub/below/absent") or os.path.lexists(top / "sub/below/y"):
+        assert time.monotonic() < began + 5
+        time.sleep(0.01)
+    print(time.monotonic() - began)
+    print(Path(f"{{top}}.log").read_text())
+"""
+
+
+@pytest.mark.parametrize(("limit", "value"), [("watches", 2), ("instances", 0)])
+def test_without_watches_it_takes_a_second(
+    tmp_path: Path, source: Path, limit: str, value: int
+) -> None:
+    """In a user namespace of its own, whose limits are nobody else's."""
+    script = LIMITED.format(
+        path=sys.path,
+        limit=f"max_inotify_{limit}",
+        value=value,
+        place=str(tmp_path),
+        source=str(source),
+    )
+    command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    seconds, log = done.stdout.split("\n", 1)
+    assert float(seconds) < 1.5
+    assert log.count(f"raise fs.inotify.max_user_{limit} with sysctl") == 1
