@@ -30,7 +30,7 @@ from support.isolation import force_off, mounts_below
 from support.processes import daemons_of, has_ended
 
 ALL = (*workloads.WORKLOADS, *programs.WORKLOADS, *scaling.WORKLOADS)
-"""In this order; those of data will be one more module."""
+"""In this order. Those of data are to be one more module, and one more name here."""
 ENDING_SECONDS = 5.0
 
 
@@ -134,6 +134,8 @@ def publish(run: Document, options: argparse.Namespace) -> None:
     print(", latest.png" if drawn else "; no PNG, as matplotlib is not installed")
     if options.docs:
         write_page(run, options.docs)
+        if drawn:
+            shutil.copyfile(plot, options.docs.with_suffix(".png"))
         print(f"written: {options.docs}")
 
 
