@@ -12,7 +12,7 @@ SECONDS := 3600
 BENCH := default
 ONLY :=
 SUBJECTS :=
-IN := /var/tmp
+IN :=
 
 export PREFIX SYSCONFDIR SBINDIR DESTDIR
 
@@ -47,7 +47,7 @@ PAGE = $(if $(ONLY)$(SUBJECTS)$(filter-out default full,$(BENCH)),,--docs docs/p
 
 bench: $(FOR_BENCH)
 	$(BIN)/python -m benchmarks.run --size '$(BENCH)' --only '$(ONLY)' \
-		--subjects '$(SUBJECTS)' --in '$(IN)' $(PAGE)
+		--subjects '$(SUBJECTS)' $(if $(IN),--in '$(IN)' --no-disk) $(PAGE)
 
 check: format lint types test
 
