@@ -11,7 +11,8 @@ FOR_BENCH := $(VENV)/.bench
 SECONDS := 3600
 BENCH := default
 ONLY :=
-IN := /var/tmp
+SUBJECTS :=
+IN :=
 
 export PREFIX SYSCONFDIR SBINDIR DESTDIR
 
@@ -42,10 +43,11 @@ soak: $(INSTALLED)
 	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS)
 
 # Only a whole run goes into the documentation.
-PAGE = $(if $(ONLY)$(filter-out default full,$(BENCH)),,--docs docs/performance.md)
+PAGE = $(if $(ONLY)$(SUBJECTS)$(filter-out default full,$(BENCH)),,--docs docs/performance.md)
 
 bench: $(FOR_BENCH)
-	$(BIN)/python -m benchmarks.run --size '$(BENCH)' --only '$(ONLY)' --in '$(IN)' $(PAGE)
+	$(BIN)/python -m benchmarks.run --size '$(BENCH)' --only '$(ONLY)' \
+		--subjects '$(SUBJECTS)' $(if $(IN),--in '$(IN)' --no-disk) $(PAGE)
 
 check: format lint types test
 

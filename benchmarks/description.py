@@ -10,10 +10,9 @@ from pathlib import Path
 
 from benchmarks import TOP
 from benchmarks.subjects import Recipe, version_of
-from support.mounting import unescape
 
 
-def describe(place: Path, recipes: list[Recipe]) -> dict[str, object]:
+def describe(file_system: str, recipes: list[Recipe]) -> dict[str, object]:
     """Everything that figures depend on, besides the sizes."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -25,7 +24,7 @@ def describe(place: Path, recipes: list[Recipe]) -> dict[str, object]:
         "system": _system(),
         "python": platform.python_version(),
         "libfuse": _libfuse(),
-        "file_system": _file_system(place),
+        "file_system": file_system,
         "load_before": [round(load, 2) for load in os.getloadavg()],
         "subjects": {recipe.name: version_of(recipe) for recipe in recipes},
         "notes": {recipe.name: recipe.note for recipe in recipes},
@@ -58,14 +57,3 @@ def _said(*words: str) -> str:
     except FileNotFoundError:
         return ""
     return done.stdout.strip()
-
-
-def _file_system(place: Path) -> str:
-    """The type of the file system that all trees lie on: that of the longest mount point."""
-    best = ("", "unknown")
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        point = unescape(fields[4]).rstrip("/")
-        if str(place).startswith(f"{point}/") and len(point) >= len(best[0]):
-            best = (point, fields[fields.index("-") + 1])
-    return best[1]

@@ -125,7 +125,10 @@ class Row:
     name: str
     title: str
     unit: str = "us"
-    """What it is shown in: `us`, `ms`, `s` (measured in nanoseconds), `bytes`, `MB` or `ticks`."""
+    """What it is shown in: `us`, `ms`, `s` (measured in nanoseconds), `bytes`, `MB` or `ticks`.
+
+    Less is better, always: for the speed of data, take the time of a request or of a MiB.
+    """
 
 
 @dataclass(frozen=True)

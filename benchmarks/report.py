@@ -24,6 +24,7 @@ FORMAT = 1
 BEGIN, END = "<!-- made by make bench: begin -->", "<!-- made by make bench: end -->"
 FIRST_ORDER = ("native", "bind", "bindfs", "overlayd")
 SCALES = {"us": 1e3, "ms": 1e6, "s": 1e9, "MB": 1e6, "bytes": 1.0, "ticks": 1.0}
+TIMES = ("us", "ms", "s")
 SHOWN_UNIT = {"us": "µs"}
 BAR = 40
 """Width of the longest bar of the text plot."""
@@ -138,10 +139,14 @@ def table(run: Document) -> tuple[list[str], list[list[str]]]:
         medians = [
             shown(typical(run.values, row.name, subject), row.unit) for subject in run.subjects
         ]
-        compared = [
-            spread(ratios(run.values, row.name, other, "overlayd"))
-            for other in ("native", "bindfs")
-        ]
+        compared = (
+            ["-", "-"]
+            if row.unit not in TIMES
+            else [
+                spread(ratios(run.values, row.name, other, "overlayd"))
+                for other in ("native", "bindfs")
+            ]
+        )
         lines.append([row.title, SHOWN_UNIT.get(row.unit, row.unit), *medians, *compared])
     return head, lines
 
@@ -208,7 +213,7 @@ def bars(run: Document) -> Iterator[tuple[str, Goal, list[tuple[str, float]]]]:
 
 def is_drawn(row: Row) -> bool:
     """Whether it is about requests; with several clients, whether there is a goal for so many."""
-    if row.unit not in ("us", "ms", "s") or row.name == "mount":
+    if row.unit not in TIMES or row.name == "mount":
         return False
     several = row.name.startswith(("clients-", "one-directory-"))
     return not several or any(row.name in goal.rows for goal in GOALS)
@@ -333,14 +338,13 @@ def section(run: Document) -> str:
 
 
 def write_page(run: Document, page: Path) -> None:
-    """Put the run between the marks of PAGE, and its plot beside it. Raises ValueError."""
+    """Put the run between the marks of PAGE. Raises ValueError where it has none."""
     text = page.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{page}: no marks {BEGIN} and {END}")
     page.write_text(f"{before}{BEGIN}\n\n{section(run)}\n\n{END}{after}")
-    draw(run, page.with_suffix(".png"))
 
 
 def main() -> int:
@@ -353,6 +357,7 @@ def main() -> int:
     print(everything(run))
     if arguments.docs:
         write_page(run, arguments.docs)
+        draw(run, arguments.docs.with_suffix(".png"))
     return 0
 
 

@@ -8,30 +8,24 @@ another order each round. A table, plots and a file with all figures come out. N
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from benchmarks import TOP, programs, scaling, workloads
 from benchmarks.description import describe
-from benchmarks.measure import SIZES, Session, Workload, Workshop, tell
+from benchmarks.measure import SIZES, Session, Workload, Workshop
+from benchmarks.place import place_below
 from benchmarks.report import Document, document, draw, everything, write_page
-from benchmarks.subjects import Recipe, Subject, choose, wait_until
-from support.isolation import force_off, mounts_below
-from support.processes import daemons_of, has_ended
+from benchmarks.subjects import Recipe, Subject, choose
 
 ALL = (*workloads.WORKLOADS, *programs.WORKLOADS, *scaling.WORKLOADS)
-"""In this order; those of data will be one more module."""
-ENDING_SECONDS = 5.0
+"""In this order. Those of data are to be one more module, and one more name here."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -42,6 +36,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="workloads or rows, with commas between")
     parser.add_argument("--subjects", default="", help="of those installed, with commas between")
     parser.add_argument("--in", dest="place", default="/var/tmp", help="where the trees are made")
+    parser.add_argument("--no-disk", action="store_true", help="on the file system that is there")
     parser.add_argument("--out", type=Path, default=TOP / "build/benchmarks", help="for results")
     parser.add_argument("--docs", type=Path, help="a page to write the tables into")
     parser.add_argument("--list", action="store_true", help="show the names, and measure nothing")
@@ -68,46 +63,18 @@ def show_names() -> None:
         print(f"{workload.name}: {', '.join(row.name for row in workload.rows)}")
 
 
-@contextmanager
-def place_below(directory: str) -> Iterator[Path]:
-    """A directory in which everything is, and out of which nothing is left when it ends."""
-    place = Path(tempfile.mkdtemp(prefix="overlayd-bench-", dir=directory)).resolve()
-    place.chmod(0o755)
-    os.environ["OVERLAYD_RUNTIME_DIR"] = str(place / "run")
-    try:
-        yield place
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        tell("clearing away")
-        clear(place)
-
-
-def clear(place: Path) -> None:
-    """Unmount all below PLACE, end what runs for it, and remove it."""
-    for point in mounts_below(place):
-        force_off(Path(point))
-    processes = daemons_of(place / "run")
-    if not wait_until(lambda: all(map(has_ended, processes)), ENDING_SECONDS):
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-    with suppress(FileNotFoundError):
-        subprocess.run(["rm", "-rf", place], check=False)  # faster for so many files
-    shutil.rmtree(place, ignore_errors=True)
-
-
 def stop(number: int, _: FrameType | None) -> None:
     """A request to end is obeyed as Ctrl-C is: with everything cleared away."""
     raise SystemExit(128 + number)
 
 
-def measure(place: Path, options: argparse.Namespace, recipes: list[Recipe]) -> Document:
+def measure(
+    place: Path, options: argparse.Namespace, machine: dict[str, object], recipes: list[Recipe]
+) -> Document:
     """Do everything that was asked for."""
     begun = time.monotonic()
     sizes = SIZES[options.size]
     sizes = replace(sizes, rounds=options.rounds) if options.rounds else sizes
-    machine = describe(place, recipes)
     chosen = selected(options.only)
     shop = Workshop(place, sizes)
     subjects = [Subject(recipe, place / recipe.name) for recipe in recipes]
@@ -134,6 +101,8 @@ def publish(run: Document, options: argparse.Namespace) -> None:
     print(", latest.png" if drawn else "; no PNG, as matplotlib is not installed")
     if options.docs:
         write_page(run, options.docs)
+        if drawn:
+            shutil.copyfile(plot, options.docs.with_suffix(".png"))
         print(f"written: {options.docs}")
 
 
@@ -151,8 +120,8 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    with place_below(options.place) as place:
-        run = measure(place, options, recipes)
+    with place_below(options.place, not options.no_disk) as (place, file_system):
+        run = measure(place, options, describe(file_system, recipes), recipes)
     publish(run, options)
     return int(bool(run.failures))
 

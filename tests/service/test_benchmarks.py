@@ -42,7 +42,7 @@ def run(words: list[str], **environment: str) -> subprocess.CompletedProcess[str
 def test_table_file_and_page_come_out(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE)
-    chosen = ["--only", "stat,create", "--subjects", "native,overlayd"]
+    chosen = ["--no-disk", "--only", "stat,create", "--subjects", "native,overlayd"]
     done = run(program(tmp_path, *chosen, "--docs", str(page)))
     assert done.returncode == 0, done.stderr
 
@@ -107,7 +107,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     tools.mkdir()
     for name in ("gcc", "as", "ld", "umount", "mount", "fusermount3"):
         os.symlink(f"/usr/bin/{name}", tools / name)
-    words = program(tmp_path, "--only", "stat,git-status", "--subjects", "native,bind")
+    words = program(tmp_path, "--only", "stat,git-status", "--subjects", "native,bind", "--no-disk")
     done = run(words, PATH=str(tools))
     assert done.returncode == 1
     assert "FAILED planting git-status for native" in done.stderr
@@ -116,10 +116,10 @@ def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 
 def test_an_end_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
-    """What is left would be found by the fixture that every test has, too."""
+    """With a file system of its own. What is left would be found by the fixture, too."""
     words = program(tmp_path, "--rounds", "1000", "--only", "stat", "--subjects", "overlayd,bind")
     process = subprocess.Popen(words, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
-    assert wait_until(lambda: len(mounts_below(tmp_path)) == 2)
+    assert wait_until(lambda: len(mounts_below(tmp_path)) == 3)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 128 + signal.SIGINT
     assert not mounts_below(tmp_path)
