@@ -16,7 +16,6 @@ from container.engine import PATIENCE, Engine
 from container.manifests import kubernetes, pod_flags
 from support.processes import wait_until
 
-
 KILLED = 137
 
 
