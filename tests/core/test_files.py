@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,12 @@ def test_a_full_device_says_so(guest: Guest, tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_file_in_memory_is_read_at_once(tmp_path: Path) -> None:
+    """tmpfs refuses RWF_NOWAIT, and never makes a reader wait."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        Path(place, "file").write_bytes(b"0123456789")
+        guest = Guest(f"{place}::/")
+        handle = guest.open("/file", os.O_RDONLY)
+        assert guest.data.read_cached(handle, 2, 5) == b"23456"

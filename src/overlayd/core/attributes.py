@@ -52,7 +52,9 @@ class Attributes:
         Such a link cannot be followed, but it can still be looked at, moved and removed.
         """
         try:
-            stored = self._stored(node) if node.target is None else node.target
+            # Without a time of creation another link may have the inode number by now.
+            known = node.target if node.birth_ns else None
+            stored = self._stored(node) if known is None else known
             return len(self._rebased(node, stored))
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:

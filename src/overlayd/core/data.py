@@ -131,6 +131,8 @@ class Data:
         handle = self._namespace.handles.get(number)
         if self._namespace.may_block(handle.node):
             return None
+        if self._namespace.is_in_memory(handle.node):  # tmpfs knows no RWF_NOWAIT, nor needs it
+            return fs.read(_file(handle), offset, size)
         return fs.read_cached(_file(handle), offset, size)
 
     def read(self, number: int, offset: int, size: int) -> bytes:

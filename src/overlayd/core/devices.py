@@ -11,11 +11,16 @@ from overlayd.host import fs
 from overlayd.host.mounts import FILE_SYSTEM_TYPE, Mount, MountWatch, read_mounts
 
 
+_IN_MEMORY = frozenset(("ramfs", "tmpfs"))
+
+
 class Devices:
     """Which file systems may block, are overlayd's own, or have no lasting creation times."""
 
     def __init__(self) -> None:
         self.blocking: set[int] = set()
+        self.in_memory: set[int] = set()
+        """Those that hold their files in memory: reading them never waits for a device."""
         self._held: frozenset[int] = frozenset()
         self._plain: frozenset[int] = frozenset()
         self._overlays: set[int] = set()
@@ -63,6 +68,7 @@ class Devices:
         mount = next((m for m in read_mounts() if m.mount_id == status.mount_id), None)
         is_overlay = mount is not None and mount.fs_type == FILE_SYSTEM_TYPE
         _note(self.blocking, status.dev, mount is not None and mount.may_block)
+        _note(self.in_memory, status.dev, mount is not None and mount.fs_type in _IN_MEMORY)
         _note(self._overlays, status.dev, is_overlay)
         _note(self._no_birth, status.dev, _copies_up(mount))
         self._seen.add(status.dev)

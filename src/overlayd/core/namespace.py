@@ -186,6 +186,10 @@ class Namespace:
         """Whether *node* lies on a file system that may keep a caller waiting."""
         return node.key is not None and node.key.dev in self._devices.blocking
 
+    def is_in_memory(self, node: Node) -> bool:
+        """Whether reading *node* can never wait for a device."""
+        return node.key is not None and node.key.dev in self._devices.in_memory
+
     def is_volatile(self, node: Node) -> bool:
         """Whether *node* must be asked for each time: another guest path may change it.
 
