@@ -296,7 +296,7 @@ class HostChanges:
             status = None
         if status is None or not self._knows(node, status, mask):
             is_file = node.file_type != DIRECTORY
-            batch.inode(node.number, data=is_file and bool(mask & ~_ATTRIB))
+            batch.inode(node.number, data=is_file and bool(mask & _CONTENT))
         if mask & _UNMOUNT:
             batch.emptied.add(node)
 

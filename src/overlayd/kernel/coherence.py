@@ -30,6 +30,8 @@ UNKNOWN = -1
 ONLY_CTIME = -2
 """For the same: it knows itself that the ctime has changed, and takes the rest for right."""
 
+_MOST_FILES = 16_384
+"""With so many watches, files are no more watched for having been opened."""
 _MOST_BELIEFS = 10_000
 """Without them the kernel is told more than it need be: better than to keep ever more."""
 
@@ -227,9 +229,26 @@ class Coherence:
             self._note(number)
 
     def opened(self, number: int, flags: int) -> None:
-        """File *number* is opened with *flags*, which may change it."""
+        """File *number* was opened with *flags*, which may have changed it.
+
+        It is watched itself from now on: the host may give it another name where nothing is
+        watched, and write through that.
+        """
         if flags & os.O_TRUNC:
             self.changed(number)
+        if self.policy.watches and len(self.watcher) < _MOST_FILES:
+            self.watch(number)
+
+    def watch(self, number: int) -> bool:
+        """Watch *number* itself; whether it is watched now."""
+        node = self._namespace.nodes.get(number)
+        if not self.policy.watches or self._namespace.is_patient():
+            return False
+        if self.watcher.may_rely_on(node):
+            return True
+        if self._namespace.may_block(node) or self._namespace.is_volatile(node):
+            return False
+        return self.watcher.watch(node) == LASTING
 
     def written(self, handle: int) -> None:
         """What *handle* is open on is written to."""

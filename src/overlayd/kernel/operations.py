@@ -7,6 +7,7 @@ raise into what the kernel is told.
 import errno
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyfuse3
@@ -111,6 +112,13 @@ class Operations(Requests):
         _fill(answer, entry.attrs.number, entry.attrs.stat, entry.attrs.size)
         return answer
 
+    def _watched(self, attrs: Attrs, near: float) -> Attrs:
+        """*attrs*, from after what they are of has come to be watched itself, if it can be."""
+        if near == LASTING and self.coherence.watch(attrs.number):
+            with suppress(OSError, WouldBlock):
+                return self._attributes.getattr(attrs.number)
+        return attrs
+
     def _made(self, parent: int, name: bytes, attrs: Attrs, near: float) -> EntryAttributes:
         entry = self._entry(attrs, near)
         self.coherence.made(parent, name, attrs.number)
@@ -155,7 +163,7 @@ class Operations(Requests):
     ) -> EntryAttributes:
         near = self.coherence.names_in(parent_inode)
         attrs = self._names.mkdir(parent_inode, name, mode, _caller(ctx))
-        return self._made(parent_inode, name, attrs, near)
+        return self._made(parent_inode, name, self._watched(attrs, near), near)
 
     @answering
     def symlink(
@@ -171,7 +179,7 @@ class Operations(Requests):
     ) -> EntryAttributes:
         near = self.coherence.names_in(new_parent_inode)
         attrs = self._names.link(inode, new_parent_inode, new_name, _caller(ctx))
-        return self._made(new_parent_inode, new_name, attrs, near)
+        return self._made(new_parent_inode, new_name, self._watched(attrs, near), near)
 
     @answering
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:

@@ -47,6 +47,9 @@ class Watcher:
         self._retry_at = 0.0
         self._has_warned = False
 
+    def __len__(self) -> int:
+        return len(self._by_node)
+
     def start(self, host: "HostWatch") -> None:
         """Watch through *host* from now on."""
         self.host = host
