@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from overlayd.host import fs
 from overlayd.host.mounts import FILE_SYSTEM_TYPE, Mount, MountWatch, read_mounts
 
-
 _IN_MEMORY = frozenset(("ramfs", "tmpfs"))
 
 
