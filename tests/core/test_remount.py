@@ -212,15 +212,15 @@ def test_an_open_that_a_reload_overtook(host: Path, monkeypatch: pytest.MonkeyPa
 def test_an_opendir_that_a_reload_overtook(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It opened what was there before: no stream of what is there now."""
     guest = Guest(f"{host}/app::/", f"{host}/lib::/lib")
-    reopen = fs.reopen
+    check_access = fs.check_access
 
-    def overtaken(path: fs.Fd, flags: int) -> fs.Fd:
-        monkeypatch.setattr(fs, "reopen", reopen)
+    def overtaken(path: fs.Fd, mode: int) -> None:
+        monkeypatch.setattr(fs, "check_access", check_access)
         remount(guest, f"{host}/app::/", f"{host}/other::/lib")
-        return reopen(path, flags)
+        check_access(path, mode)
 
     number = guest.number("/lib")
-    monkeypatch.setattr(fs, "reopen", overtaken)
+    monkeypatch.setattr(fs, "check_access", overtaken)
     with fails(errno.ESTALE):
         guest.names.opendir(number, guest.caller)
     assert len(guest.overlay.namespace.handles) == 0

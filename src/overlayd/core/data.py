@@ -181,9 +181,9 @@ class Data:
 
     def fsync(self, number: int, data_only: bool) -> None:
         """Return when the host has it on its disk; a synthetic directory always has."""
-        handle = self._namespace.handles.get(number)
-        if handle.fd is not None:
-            fs.sync(handle.fd, data_only)
+        fd = self._names.readable(number)
+        if fd is not None:
+            fs.sync(fd, data_only)
 
     def release(self, number: int) -> None:
         """Close a file or directory stream, once no other operation uses its descriptor."""
@@ -193,4 +193,6 @@ class Data:
 def _file(handle: Handle) -> fs.Fd:
     if handle.fd is None:
         raise ebadf()
+    if handle.is_path:
+        raise eisdir()
     return handle.fd

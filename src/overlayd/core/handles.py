@@ -15,13 +15,15 @@ _ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 class Handle:
     """An open file or directory stream."""
 
-    __slots__ = ("fd", "flags", "listing", "node", "number", "opener", "revoked")
+    __slots__ = ("fd", "flags", "is_path", "listing", "node", "number", "opener", "revoked")
 
     def __init__(self, number: int, node: Node, fd: Fd | None, flags: int, opener: Caller) -> None:
         self.number = number
         self.node = node
         self.fd = fd
         """None for a synthetic directory."""
+        self.is_path = False
+        """Directories: whether *fd* is only O_PATH so far, since nothing was listed yet."""
         self.flags = flags
         """As given to open(2) on the host."""
         self.opener = opener

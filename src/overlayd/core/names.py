@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 
 from overlayd.core.access import Access, Held
@@ -64,23 +65,38 @@ class Names:
     # -- listings -------------------------------------------------------------------------------
 
     def opendir(self, number: int, caller: Caller) -> int:
-        """Open a directory stream; the caller needs read permission on the host."""
+        """Open a directory stream; the caller needs read permission on the host.
+
+        The host's directory is opened for reading only when it is first listed: the kernel may have
+        the listing.
+        """
         space = self._namespace
         node = space.nodes.get(number)
         where = space.where(node)
-        flags = os.O_RDONLY | os.O_DIRECTORY
-        fd = None
         if where.fd is not None:
-            path = where.fd
             with space.credentials.acting_as(caller):
-                fd = space.cache.opening(lambda: fs.reopen(path, flags))
-            if self._access.is_behind_read_only(node):
-                fs.spare_atime(fd)
-        handle = space.handles.open(node, fd, flags, caller)
+                fs.check_access(where.fd, os.R_OK)
+        handle = space.handles.open(node, where.fd, os.O_RDONLY | os.O_DIRECTORY, caller)
+        handle.is_path = where.fd is not None
         if node.mount is not where.mount and handle.node is node:  # another table came between
             space.handles.close(handle.number)
             raise estale()
         return handle.number
+
+    def readable(self, number: int) -> fs.Fd | None:
+        """What the directory stream *number* is open on, opened for reading; None for a synthetic
+        directory.
+
+        With the daemon's own rights: the caller's were looked at when the stream was opened.
+        """
+        handle = self._namespace.handles.get(number)
+        fd = handle.fd
+        if handle.is_path and fd is not None:
+            handle.fd = fd = self._namespace.cache.opening(partial(fs.reopen, fd, handle.flags))
+            handle.is_path = False
+            if self._access.is_behind_read_only(handle.node):
+                fs.spare_atime(fd)
+        return fd
 
     def entries(self, number: int, start: int) -> Iterator[Entry]:
         """The entries of an open directory from cookie *start* on; `.` and `..` come first.
@@ -93,7 +109,8 @@ class Names:
         handle = space.handles.get(number)
         where = self._listed_directory(handle.node, handle.fd)
         if start == 0 or handle.listing is None:
-            host_names = [] if handle.fd is None else fs.list_names(handle.fd)
+            fd = self.readable(number)
+            host_names = [] if fd is None else fs.list_names(fd)
             handle.listing = space.names(where, host_names)
         if start <= 0:
             yield Entry(b".", self._attributes.of(handle.node), 1)

@@ -11,12 +11,12 @@ asking the host and answering. Those from a thread hold for a short time only.
 """
 
 import os
-import stat
 
 from overlayd.core.names import Entry, Renamed
 from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import DIRECTORY, Node
 from overlayd.core.types import Attrs
+from overlayd.errors import estale
 from overlayd.kernel.cache import LASTING, SHORT, CachePolicy
 from overlayd.kernel.watching import Watcher
 
@@ -30,8 +30,6 @@ UNKNOWN = -1
 ONLY_CTIME = -2
 """For the same: it knows itself that the ctime has changed, and takes the rest for right."""
 
-_MOST_FILES = 16_384
-"""With so many watches, files are no more watched for having been opened."""
 _MOST_BELIEFS = 10_000
 """Without them the kernel is told more than it need be: better than to keep ever more."""
 
@@ -168,13 +166,6 @@ class Coherence:
             return seconds if seconds != LASTING else SHORT
         return SHORT if node in self.strayed else near
 
-    def keeps_data(self, number: int) -> bool:
-        """Whether what is cached of file *number* is still good at another open."""
-        if not self.policy.watches:
-            return False
-        node = self._namespace.nodes.get(number)
-        return node.told_ns != NOT_RELIED_ON and stat.S_ISREG(node.file_type)
-
     # -- what the kernel knows ------------------------------------------------------------------
 
     def looked_up(self, parent: int, name: bytes, number: int) -> None:
@@ -228,16 +219,26 @@ class Coherence:
         if self.policy.watches:
             self._note(number)
 
-    def opened(self, number: int, flags: int) -> None:
-        """File *number* was opened with *flags*, which may have changed it.
+    def opened(self, handle: int, flags: int) -> bool:
+        """A file was opened with *flags*; whether what the kernel has cached of it is still good.
 
-        It is watched itself from now on: the host may give it another name where nothing is
-        watched, and write through that.
+        Raises ESTALE where it has changed and nothing told: through a name that the host gave it
+        where nothing is watched, or a moment ago. The kernel then looks its name up once more, and
+        opens what it finds; that is asked for one time.
         """
+        if not self.policy.watches:
+            return False
+        opened = self._namespace.handles.get(handle)
+        node = opened.node
         if flags & os.O_TRUNC:
-            self.changed(number)
-        if self.policy.watches and len(self.watcher) < _MOST_FILES:
-            self.watch(number)
+            self.changed(node.number)
+        told = node.told_ns
+        if told is None or told <= 0 or opened.fd is None:
+            return told != NOT_RELIED_ON
+        if self._namespace.status(opened.fd).ctime_ns == told:
+            return True
+        node.told_ns = NOT_RELIED_ON
+        raise estale()
 
     def watch(self, number: int) -> bool:
         """Watch *number* itself; whether it is watched now."""

@@ -314,8 +314,11 @@ class Operations(Requests):
     @answering_then(_note_open)
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         handle = self._data.open(inode, flags, _caller(ctx))
-        self.coherence.opened(inode, flags)
-        keeps = self.coherence.keeps_data(inode)
+        try:
+            keeps = self.coherence.opened(handle, flags)
+        except BaseException:
+            self._data.release(handle)
+            raise
         return FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=keeps)
 
     @answering_then(_note_created)
