@@ -34,6 +34,8 @@ class DescriptorCache:
 
     def get(self, node: Node) -> Fd | None:
         """The descriptor of *node*, which becomes the most recently used."""
+        if len(self._entries) * 2 < self._capacity:  # none has to give way for a long time yet
+            return self._entries.get(node)
         with self._lock:
             fd = self._entries.get(node)
             if fd is not None:

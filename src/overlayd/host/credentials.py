@@ -17,6 +17,9 @@ from overlayd.host import libc
 _QUERY = 0xFFFFFFFF  # setfsuid(2): an id that never is valid leaves things alone and reads them
 
 
+_AS_WE_ARE = nullcontext()
+
+
 class Caller(NamedTuple):
     """Who asked: ids as this process's user namespace shows them; pid 0 where it sees none."""
 
@@ -41,7 +44,7 @@ class Credentials:
         nothing is switched. Raises OSError (EPERM) where the ids cannot be taken on.
         """
         if not self.privileged or (caller.uid == self._uid and caller.gid == self._gid):
-            return nullcontext()
+            return _AS_WE_ARE
         return self._switched(caller)
 
     @contextmanager

@@ -49,8 +49,11 @@ class Fd:
             os.close(number)
 
     def __del__(self) -> None:
-        with suppress(OSError):  # a network file system's late write error: flush has told it
-            self.close()
+        if self.number >= 0:
+            try:  # noqa: SIM105 - each open file and directory pays for this
+                os.close(self.number)
+            except OSError:  # a network file system's late write error: flush has told it
+                pass
 
 
 class HostStat(NamedTuple):
