@@ -44,6 +44,12 @@ class Found(NamedTuple):
     """The source's own descriptor, at a mount point."""
 
 
+class _Patience(threading.local):
+    """Whether this thread may wait for file systems that keep it waiting."""
+
+    granted = False
+
+
 class Namespace:
     """The mount table, its sources, and the tables of what the kernel and guests hold."""
 
@@ -57,7 +63,7 @@ class Namespace:
         self.own_device: int | None = None
         """The device number of this very mount, once it exists: never asked for anything."""
         self._devices = Devices()
-        self._patience = threading.local()
+        self._patience = _Patience()
         self.use(self.assembly)
         now = time.time_ns()
         self.synthetic_status = fs.HostStat(
@@ -166,7 +172,7 @@ class Namespace:
 
     def is_patient(self) -> bool:
         """Whether this thread may wait for file systems that keep it waiting."""
-        return getattr(self._patience, "granted", False)
+        return self._patience.granted
 
     def consent_to_reach(self, node: Node) -> None:
         """Raise WouldBlock where *node* may keep this thread waiting and it may not wait."""
