@@ -1,11 +1,10 @@
-"""Watching the host at its limits: lost events, no watches left, what inotify does not tell of."""
+"""Watching the host at its limits: lost events, what inotify does not tell of, other modes."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,50 +135,3 @@ def test_only_the_coherent_mode_watches_and_a_reload_changes_it(
         assert wait_until(lambda: is_watching(top))
     finally:
         assert unmount(top) == []
-
-
-LIMITED = """
-import os, sys, time
-from pathlib import Path
-sys.path[:0] = {path!r}
-from support.mounting import mounted
-from support.processes import become_subreaper
-
-Path("/proc/sys/user/{limit}").write_text("{value}")
-become_subreaper()
-place, source = Path({place!r}), Path({source!r})
-with mounted(place, f"{{source}}::/") as top:
-    time.sleep(0.5)
-    names = ["f", "absent", "sub/x", "sub/absent", "sub/below/y", "sub/below/absent"]
-    for _ in range(2):
-        [os.path.lexists(top / name) for name in names]
-        time.sleep(0.2)
-    (source / "sub/below/absent").touch()
-    (source / "sub/below/y").unlink()
-    began = time.monotonic()
-    while not os.path.lexists(top / "sub/below/absent") or os.path.lexists(top / "sub/below/y"):
-        assert time.monotonic() < began + 5
-        time.sleep(0.01)
-    print(time.monotonic() - began)
-    print(Path(f"{{top}}.log").read_text())
-"""
-
-
-@pytest.mark.parametrize(("limit", "value"), [("watches", 2), ("instances", 0)])
-def test_without_watches_it_takes_a_second(
-    tmp_path: Path, source: Path, limit: str, value: int
-) -> None:
-    """In a user namespace of its own, whose limits are nobody else's."""
-    script = LIMITED.format(
-        path=sys.path,
-        limit=f"max_inotify_{limit}",
-        value=value,
-        place=str(tmp_path),
-        source=str(source),
-    )
-    command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stderr
-    seconds, log = done.stdout.split("\n", 1)
-    assert float(seconds) < 1.5
-    assert log.count(f"raise fs.inotify.max_user_{limit} with sysctl") == 1
