@@ -20,7 +20,7 @@ from aliases.snapshot import changes, snapshot
 from support.mounting import mounted
 from support.processes import NOBODY, User
 
-SECONDS = float(os.environ.get("OVERLAYD_ATTACK_SECONDS", "10"))
+SECONDS = float(os.environ.get("OVERLAYD_ATTACK_SECONDS", "5"))
 FORK = multiprocessing.get_context("fork")
 ROLES = ("host", "host", "guest", "guest", "guest", "writer", "writer", "writer", "writer")
 
