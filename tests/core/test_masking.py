@@ -152,6 +152,23 @@ def test_a_listing_can_be_taken_in_pieces(tmp_path: Path) -> None:
     assert len(names) == len(set(names)) == 53
 
 
+def test_a_listing_goes_on_in_another_stream(tmp_path: Path) -> None:
+    """As it does where the kernel kept the beginning, and had to forget the rest."""
+    plant(tmp_path, *(f"a/n{index}=" for index in range(50)), "b/")
+    guest = Guest(f"{tmp_path}/a::/", f"{tmp_path}/b::/mount")
+    one, other = (guest.names.opendir(guest.number("/"), guest.caller) for _ in range(2))
+    begun = [(entry.name, entry.cookie) for entry in islice(guest.names.entries(one, 0), 20)]
+    for gone in (name for name, _ in begun[2:] if name != b"mount"):
+        (tmp_path / "a" / os.fsdecode(gone)).unlink()
+    plant(tmp_path, *(f"a/new{index}=" for index in range(20)))
+    rest = [entry.name for entry in guest.names.entries(other, begun[-1][1])]
+    for handle in (one, other):
+        guest.data.release(handle)
+    names = [name for name, _ in begun] + rest
+    assert len(names) == len(set(names))
+    assert {b"mount", *(b"n%d" % index for index in range(50))} <= set(names)
+
+
 def test_what_is_removed_while_listing_is_left_out_and_the_rest_is_not(tmp_path: Path) -> None:
     plant(tmp_path, "a/gone=", "a/kept=", "a/late=")
     guest = Guest(f"{tmp_path}/a::/")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support import dents
 from support.mounting import mounted, overlayd
 from support.planting import plant
 from support.processes import wait_until
@@ -64,3 +65,26 @@ def test_a_listing_that_is_kept_is_not_asked_for_again(
         assert walk() == 50
         (source / "dir/file8").unlink()
         assert wait_until(lambda: walk() == 49, seconds=1)
+
+
+def test_a_listing_that_is_forgotten_half_way_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun out of what the kernel kept of an earlier one, and ended by the daemon."""
+    monkeypatch.setenv("OVERLAYD_WIRE", "on")
+    names = {b"file%d" % number for number in range(200)}
+    source = plant(tmp_path / "source", *(f"dir/{name.decode()}=x" for name in names))
+    with mounted(tmp_path, f"{source}::/") as target:
+        for _ in range(3):  # once the directory is watched the listing is kept
+            assert len(dents.listing(target / "dir")) == 202
+        stream = os.open(target / "dir", os.O_RDONLY)
+        try:
+            begun = {dent.name for dent in dents.read_some(stream, 2048)}
+            for name in begun - {b".", b".."}:
+                (source / "dir" / os.fsdecode(name)).unlink()
+            assert wait_until(lambda: len(os.listdir(target / "dir")) < 200, seconds=2)
+            rest = [dent.name for dent in dents.read_all(stream)]
+        finally:
+            os.close(stream)
+    assert begun and len(rest) == len(set(rest))
+    assert begun.isdisjoint(rest) and begun.union(rest) == names | {b".", b".."}

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -25,6 +26,15 @@ class Entry(NamedTuple):
     cookie: int
     node: Node | None = None
     """What is lent once the entry is taken; None for `.` and `..`, which never are."""
+
+
+def _cookie(name: bytes) -> int:
+    """Where a listing goes on after *name*: from 3 on, below 2**63.
+
+    The same in every stream, whatever else is in the directory: where the kernel keeps listings,
+    a stream may have been told its beginning out of what was kept of another one.
+    """
+    return (hash(name) >> 2) + (1 << 61) + 3
 
 
 class Renamed(NamedTuple):
@@ -101,9 +111,9 @@ class Names:
     def entries(self, number: int, start: int) -> Iterator[Entry]:
         """The entries of an open directory from cookie *start* on; `.` and `..` come first.
 
-        Names are those of the moment the listing was begun (*start* 0): none comes twice, and none
-        is lost that was there throughout. Each entry but the first two is to be accepted with
-        `accept`, which lends its node, or refused with `refuse`.
+        Names are those of the moment the listing was begun (*start* 0, or first in this stream):
+        none comes twice, and none is lost that was there throughout. Each entry but the first two
+        is to be accepted with `accept`, which lends its node, or refused with `refuse`.
         """
         space = self._namespace
         handle = space.handles.get(number)
@@ -111,12 +121,12 @@ class Names:
         if start == 0 or handle.listing is None:
             fd = self.readable(number)
             host_names = [] if fd is None else fs.list_names(fd)
-            handle.listing = space.names(where, host_names)
+            handle.listing = sorted(space.names(where, host_names), key=hash)  # that is, by cookie
         if start <= 0:
             yield Entry(b".", self._attributes.of(handle.node), 1)
         if start <= 1:
             yield Entry(b"..", self._parent_attributes(handle.node), 2)
-        for index in range(max(start - 2, 0), len(handle.listing)):
+        for index in range(bisect_right(handle.listing, start, key=_cookie), len(handle.listing)):
             name = handle.listing[index]
             try:
                 found = space.child(where, name)
@@ -128,7 +138,7 @@ class Names:
             except OSError:
                 space.nodes.discard_if_unused(node)
                 continue
-            yield Entry(name, attrs, index + 3, node)
+            yield Entry(name, attrs, _cookie(name), node)
 
     def _parent_attributes(self, node: Node) -> Attrs:
         """For `..`: of the directory above in the namespace; `/` is its own parent."""
