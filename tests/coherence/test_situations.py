@@ -73,6 +73,29 @@ def test_a_source_that_is_moved_on_the_host(tmp_path: Path) -> None:
         comes_to((["file", "new", "sub"], "ok", 0o40711), look)
 
 
+def test_a_link_is_made_from_the_name_that_is_meant(tmp_path: Path) -> None:
+    """The kernel tells the daemon which file, and need not look up any of its names for that."""
+    one, other = plant(tmp_path / "one", "file=file"), plant(tmp_path / "other")
+    os.link(one / "file", other / "file")
+    with mounted(tmp_path, f"{one}::/one", f"{other}::/other") as top:
+
+        def attempts() -> list[str]:
+            found = []
+            for source in ("one", "other", "other", "one"):
+                for place in ("one", "other"):
+                    new = top / place / "new"
+                    found.append(outcome(os.link, top / source / "file", new))
+                    if found[-1] == "ok":
+                        os.unlink(new)
+            return found
+
+        right = ["ok", "EXDEV", "EXDEV", "ok", "EXDEV", "ok", "ok", "EXDEV"]
+        for _ in range(3):
+            assert in_child(attempts) == right
+            time.sleep(PAUSE)
+        assert sorted(os.listdir(top / "one")) == sorted(os.listdir(top / "other")) == ["file"]
+
+
 def test_a_name_outside_that_a_file_gets_later(tmp_path: Path) -> None:
     """What was known under one name is changed through another, which no watched directory has."""
     changes: dict[str, Callable[[Path], object]] = {

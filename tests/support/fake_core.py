@@ -35,6 +35,7 @@ NODE = SimpleNamespace(
     position=None,
     number=99,
     told_ns=0,
+    other_places=None,
 )
 CONTEXT = pyfuse3.RequestContext()
 

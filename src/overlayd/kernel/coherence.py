@@ -166,6 +166,20 @@ class Coherence:
             return seconds if seconds != LASTING else SHORT
         return SHORT if node in self.strayed else near
 
+    def may_mean_another_name(self, number: int) -> bool:
+        """Whether the kernel, which says no more than *number*, may have kept which name it means.
+
+        It matters where the file has names in several mounts. Without a cache the name that was
+        looked up last is the one that is meant.
+        """
+        if not self.policy.watches and not self.policy.seconds:
+            return False
+        node = self._namespace.nodes.get(number)
+        if node.other_places is None:
+            return False
+        first, *others = self._namespace.mounts_of(node)
+        return any(mount is not first for mount in others)
+
     # -- what the kernel knows ------------------------------------------------------------------
 
     def looked_up(self, parent: int, name: bytes, number: int) -> None:

@@ -16,6 +16,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from overlayd.core.names import Entry
 from overlayd.core.overlay import Overlay
 from overlayd.core.types import Attrs, Changes, ErrorStyle, WouldBlock
+from overlayd.errors import estale
 from overlayd.host.credentials import Caller
 from overlayd.host.fs import HostStat
 from overlayd.kernel import wire
@@ -31,6 +32,10 @@ ALIVE = b"system.overlayd"
 kernel always asks, holding no lock that a request which waits for a source may hold too."""
 
 _INLINE_WRITE = 64 * 1024  # bytes; copying as much takes less time than a thread's round trip
+
+
+_MOST_DOUBTED = 100
+"""Whoever is killed meanwhile does not ask again."""
 
 
 # -- what is counted after an answer, on the event loop -------------------------------------------
@@ -76,6 +81,8 @@ class Operations(Requests):
         self._data = overlay.data
         self.coherence = Coherence(overlay.namespace, cache)
         self.configure(cache, errors)
+        self._doubted: list[tuple[int, int, bytes]] = []
+        """The links that the kernel was told to ask for again."""
         self._flushes = overlay.namespace.has_slow_source
 
     def configure(self, cache: CachePolicy, errors: ErrorStyle) -> None:
@@ -177,9 +184,22 @@ class Operations(Requests):
     def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
+        asked = (inode, new_parent_inode, new_name)
+        if asked not in self._doubted and self.coherence.may_mean_another_name(inode):
+            self._doubted[:] = [*self._doubted[-_MOST_DOUBTED:], asked]
+            raise estale()  # the kernel looks both paths up, once, and asks again
         near = self.coherence.names_in(new_parent_inode)
-        attrs = self._names.link(inode, new_parent_inode, new_name, _caller(ctx))
+        try:
+            attrs = self._names.link(*asked, _caller(ctx))
+        except OSError:
+            self._no_more_doubted(asked)
+            raise
+        self._no_more_doubted(asked)
         return self._made(new_parent_inode, new_name, self._watched(attrs, near), near)
+
+    def _no_more_doubted(self, asked: tuple[int, int, bytes]) -> None:
+        with suppress(ValueError):
+            self._doubted.remove(asked)
 
     @answering
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
