@@ -308,7 +308,7 @@ def test_numbers_nobody_was_given(guest: Guest) -> None:
         lambda: guest.data.release(77),
         lambda: guest.data.fsync(77, False),
         lambda: guest.data.flush(77),
-        lambda: list(guest.names.entries(77, 0)),
+        lambda: list(guest.overlay.listings.entries(77, 0)),
     ):
         with fails(errno.EBADF):
             closed()

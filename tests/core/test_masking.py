@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import stat
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -140,12 +139,7 @@ def test_a_listing_can_be_taken_in_pieces(tmp_path: Path) -> None:
     guest = Guest(f"{tmp_path}/a::/", f"{tmp_path}/b::/mount")
     handle = guest.names.opendir(guest.number("/"), guest.caller)
     names, start = [], 0
-    while batch := list(islice(guest.names.entries(handle, start), 7)):
-        taken, refused = batch[:6], batch[6:]
-        for entry in taken:
-            guest.names.accept(entry)
-        for entry in refused:
-            guest.names.refuse(entry)
+    while taken := guest.take(handle, start, 6):
         names += [entry.name for entry in taken]
         start = taken[-1].cookie
     guest.data.release(handle)
@@ -157,11 +151,11 @@ def test_a_listing_goes_on_in_another_stream(tmp_path: Path) -> None:
     plant(tmp_path, *(f"a/n{index}=" for index in range(50)), "b/")
     guest = Guest(f"{tmp_path}/a::/", f"{tmp_path}/b::/mount")
     one, other = (guest.names.opendir(guest.number("/"), guest.caller) for _ in range(2))
-    begun = [(entry.name, entry.cookie) for entry in islice(guest.names.entries(one, 0), 20)]
+    begun = [(entry.name, entry.cookie) for entry in guest.take(one, 0, 20)]
     for gone in (name for name, _ in begun[2:] if name != b"mount"):
         (tmp_path / "a" / os.fsdecode(gone)).unlink()
     plant(tmp_path, *(f"a/new{index}=" for index in range(20)))
-    rest = [entry.name for entry in guest.names.entries(other, begun[-1][1])]
+    rest = [entry.name for entry in guest.take(other, begun[-1][1], 1000)]
     for handle in (one, other):
         guest.data.release(handle)
     names = [name for name, _ in begun] + rest
@@ -173,10 +167,10 @@ def test_what_is_removed_while_listing_is_left_out_and_the_rest_is_not(tmp_path:
     plant(tmp_path, "a/gone=", "a/kept=", "a/late=")
     guest = Guest(f"{tmp_path}/a::/")
     handle = guest.names.opendir(guest.number("/"), guest.caller)
-    iterator = guest.names.entries(handle, 0)
-    names = [next(iterator).name]
+    iterator = guest.overlay.listings.entries(handle, 0)
+    names = [entry.name for entry in next(iterator)]
     (tmp_path / "a/gone").unlink()
-    names += [entry.name for entry in iterator]
+    names += [entry.name for entries in iterator for entry in entries]
     guest.data.release(handle)
     assert sorted(names) == [b".", b"..", b"kept", b"late"]
 

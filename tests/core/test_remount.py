@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from overlayd.core.assembly import survey
-from overlayd.core.nodes import ROOT_NUMBER
+from overlayd.core.numbers import ROOT_NUMBER
 from overlayd.core.remount import Outdated
 from overlayd.host import fs
 from overlayd.host.sources import open_sources

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from overlayd.core.names import Entry
+from overlayd.core.listings import Entry
 from overlayd.core.overlay import Overlay
 from overlayd.core.types import Attrs, Changes, WouldBlock
 from overlayd.host.credentials import Caller
@@ -95,7 +95,7 @@ CALLS: dict[str, tuple[object, ...]] = {
     "data.flush": (HANDLE,),
     "data.fsync": (HANDLE, st.booleans()),
     "data.release": (HANDLE,),
-    "names.entries": (HANDLE, offsets),
+    "listings.entries": (HANDLE, offsets),
 }
 
 
@@ -150,7 +150,7 @@ class Kernel:
         try:
             with self.overlay.namespace.patience():
                 answer = method(*arguments)
-                if name == "names.entries":
+                if name == "listings.entries":
                     self._listed(answer)
         except OSError as error:
             number = error.errno
@@ -161,15 +161,18 @@ class Kernel:
             return
         assert number, name
 
-    def _listed(self, entries: Iterator[Entry]) -> None:
+    def _listed(self, listing: Iterator[list[Entry]]) -> None:
         """Accept some of a listing and refuse the rest, as a full buffer would."""
-        for count, entry in enumerate(entries):
-            if count == 5:
-                self.overlay.names.refuse(entry)
+        room = 5
+        for entries in listing:
+            taken = entries[:room]
+            self.overlay.listings.settle(entries, len(taken))
+            for entry in taken:
+                if entry.cookie > 2:
+                    self._lend(entry.attrs.number)
+            room -= len(taken)
+            if room == 0:
                 return
-            self.overlay.names.accept(entry)
-            if entry.cookie > 2:
-                self._lend(entry.attrs.number)
 
     def _note(self, name: str, arguments: list[object], answer: object) -> None:
         if name == "names.forget":

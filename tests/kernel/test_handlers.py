@@ -15,7 +15,7 @@ import pytest
 from pyfuse3 import FUSEError
 
 from overlayd.core.data import Created
-from overlayd.core.names import Entry
+from overlayd.core.listings import Entry
 from overlayd.core.types import Changes, WouldBlock
 from overlayd.kernel.operations import Operations
 from support.fake_core import ATTRS, CONTEXT, DEVICE, STATUS, FakeCore, run
@@ -326,7 +326,7 @@ class Listing:
         for index in range(start, 5):
             if index >= self.fails_after:
                 raise self.error
-            yield Entry(b"n%d" % index, ATTRS, index + 1)
+            yield [Entry(b"n%d" % index, ATTRS, index + 1)]
 
     def reply(self, token: object, name: bytes, entry: object, cookie: int) -> bool:
         if len(self.taken) == self.room:
@@ -335,8 +335,9 @@ class Listing:
         return True
 
 
-def calls_of(core: FakeCore, name: str) -> list[bytes]:
-    return [args[0].name for called, args, _ in core.calls if called == name]
+def settled(core: FakeCore) -> dict[bytes, int]:
+    calls = [args for called, args, _ in core.calls if called == "settle"]
+    return {entries[0].name: taken for entries, taken in calls}
 
 
 @pytest.mark.parametrize("room", [0, 1, 3, 5, 9])
@@ -345,8 +346,8 @@ def test_each_entry_the_kernel_takes_is_accepted_and_one_it_refuses_is_given_bac
 ) -> None:
     listing = Listing(core, monkeypatch, room)
     run(core.operations().readdir, 3, 0, None)
-    assert calls_of(core, "accept") == listing.taken == [b"n%d" % i for i in range(min(room, 5))]
-    assert calls_of(core, "refuse") == ([b"n%d" % room] if room < 5 else [])
+    assert listing.taken == [b"n%d" % i for i in range(min(room, 5))]
+    assert settled(core) == {b"n%d" % i: i < room for i in range(min(room + 1, 5))}
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, ""), WouldBlock(DEVICE)])

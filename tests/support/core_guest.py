@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from overlayd.core.listings import Entry
 from overlayd.core.overlay import Overlay
 from overlayd.core.types import Attrs, Changes, Rules, SymlinkMode
 from overlayd.host.credentials import Caller
@@ -98,11 +99,22 @@ class Guest:
     # -- reading --------------------------------------------------------------------------------
 
     def entries(self, handle: int) -> list[tuple[bytes, Attrs]]:
-        """A whole listing, taken the way the kernel takes it: entry by entry, each accepted."""
+        """A whole listing, taken the way the kernel takes it: each is accepted."""
         listed = []
-        for entry in self.names.entries(handle, 0):
-            self.names.accept(entry)
-            listed.append((entry.name, entry.attrs))
+        for entries in self.overlay.listings.entries(handle, 0):
+            self.overlay.listings.settle(entries, len(entries))
+            listed += [(entry.name, entry.attrs) for entry in entries]
+        return listed
+
+    def take(self, handle: int, start: int, room: int) -> list[Entry]:
+        """What goes into one reply to the kernel that holds ROOM entries."""
+        listed: list[Entry] = []
+        for entries in self.overlay.listings.entries(handle, start):
+            taken = entries[: room - len(listed)]
+            self.overlay.listings.settle(entries, len(taken))
+            listed += taken
+            if len(listed) == room:
+                break
         return listed
 
     def listing(self, path: str) -> list[tuple[bytes, Attrs]]:

@@ -69,6 +69,7 @@ class FakeCore:
         self.shared = False
         self.is_patient = False
         self.names = FakeFamily(self)
+        self.listings = FakeFamily(self)
         self.attributes = FakeFamily(self)
         self.data = FakeFamily(self)
         self.namespace = SimpleNamespace(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from overlayd.core import nodes as nodes_module
 from overlayd.core.assembly import Position, path_seed
-from overlayd.core.nodes import NUMBER_LIMIT, ROOT_NUMBER, Node, NodeKey, NodeTable
+from overlayd.core.nodes import Node, NodeKey, NodeTable
+from overlayd.core.numbers import NUMBER_LIMIT, ROOT_NUMBER, scramble
 from overlayd.host.fs import HostStat
 from support.core_guest import fails, make_overlay
 
@@ -49,7 +50,7 @@ def obtain(table: NodeTable, ino: int = 7, birth_ns: int = 1) -> Node:
     seed=st.integers(0, 2**64 - 1),
 )
 def test_numbers_fit_a_javascript_number(dev: int, ino: int, seed: int) -> None:
-    assert ROOT_NUMBER < nodes_module._scramble(seed, dev, ino) < NUMBER_LIMIT == 2**53
+    assert ROOT_NUMBER < scramble(seed, dev, ino) < NUMBER_LIMIT == 2**53
 
 
 def test_the_root_is_number_one_and_always_there() -> None:
@@ -107,7 +108,7 @@ def test_objects_get_different_numbers(pairs: set[tuple[int, int]]) -> None:
 
 @pytest.fixture
 def collisions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes_module, "_scramble", lambda *_: NUMBER_LIMIT - 1)
+    monkeypatch.setattr(nodes_module, "scramble", lambda *_: NUMBER_LIMIT - 1)
 
 
 @pytest.mark.usefixtures("collisions")

@@ -15,6 +15,7 @@ import pytest
 
 from overlayd.host import _calls, fs, libc
 
+StatxMany = Callable[[int, list[bytes], int, type[fs.HostStat]], list[fs.HostStat | None]]
 Statx = Callable[[int, bytes, int, type[fs.HostStat]], fs.HostStat]
 
 every_way = pytest.mark.parametrize("statx", [_calls.statx, fs._statx_by_ctypes])
@@ -69,6 +70,24 @@ def test_fields_are_what_stat_2_says(zoo: Path, statx: Statx) -> None:
     os.close(directory)
 
 
+@pytest.mark.parametrize("statx_many", [_calls.statx_many, fs._statx_many_by_ctypes])
+def test_many_are_asked_like_one_after_another(zoo: Path, statx_many: StatxMany) -> None:
+    directory = os.open(zoo, os.O_PATH)
+    there = os.listdir(os.fsencode(zoo))
+    for count in (0, 1, 31, 32, 33, 100):  # the extension asks 32 at once
+        names = [*there, b"missing", b"x" * 256, b"file/below"] * 10
+        answers = statx_many(directory, names[:count], libc.AT_SYMLINK_NOFOLLOW, fs.HostStat)
+        assert len(answers) == count
+        for name, answer in zip(names, answers, strict=False):
+            if name not in there:
+                assert answer is None, name
+                continue
+            assert answer == _calls.statx(directory, name, libc.AT_SYMLINK_NOFOLLOW, fs.HostStat)
+            assert type(answer) is fs.HostStat
+    os.close(directory)
+    assert statx_many(directory, [b"file"], 0, fs.HostStat) == [None]
+
+
 @every_way
 def test_an_opened_object_is_asked_by_its_descriptor(zoo: Path, statx: Statx) -> None:
     fd = os.open(zoo / "link", os.O_PATH | os.O_NOFOLLOW)
@@ -103,6 +122,20 @@ def test_wrong_arguments_are_refused(arguments: tuple[object, ...], error: type)
         _calls.statx(*arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((0, [b"x", b"a\0b"], 0, fs.HostStat), ValueError),
+        ((0, [b"x", "text"], 0, fs.HostStat), TypeError),
+        ((0, (b"x",), 0, fs.HostStat), TypeError),
+        ((0, [b"x"], 0, list), TypeError),
+    ],
+)
+def test_wrong_lists_are_refused(arguments: tuple[object, ...], error: type) -> None:
+    with pytest.raises(error):
+        _calls.statx_many(*arguments)  # type: ignore[arg-type]
+
+
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_PATH)
     (tmp_path / "x").touch()
@@ -112,6 +145,9 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
             _calls.statx(directory, b"x", 0, fs.HostStat)
             with suppress(FileNotFoundError):
                 _calls.statx(directory, b"y", 0, fs.HostStat)
+            _calls.statx_many(directory, [b"x", b"y"] * 20, 0, fs.HostStat)
+            with suppress(ValueError):
+                _calls.statx_many(directory, [b"x"] * 40 + [b"\0"], 0, fs.HostStat)
         gc.collect()
 
     tracemalloc.start()

@@ -1,8 +1,7 @@
-"""Operations on names: looking them up, listing them, making, moving and removing them."""
+"""Operations on names: looking them up, making, moving and removing them."""
 
 import os
 import stat
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,25 +15,6 @@ from overlayd.core.types import Attrs
 from overlayd.errors import ebusy, eexist, einval, erofs, estale, exdev
 from overlayd.host import fs
 from overlayd.host.credentials import Caller
-
-
-class Entry(NamedTuple):
-    """One entry of a listing; *cookie* is where the next call goes on."""
-
-    name: bytes
-    attrs: Attrs
-    cookie: int
-    node: Node | None = None
-    """What is lent once the entry is taken; None for `.` and `..`, which never are."""
-
-
-def _cookie(name: bytes) -> int:
-    """Where a listing goes on after *name*: from 3 on, below 2**63.
-
-    The same in every stream, whatever else is in the directory: where the kernel keeps listings,
-    a stream may have been told its beginning out of what was kept of another one.
-    """
-    return (hash(name) >> 2) + (1 << 61) + 3
 
 
 class Renamed(NamedTuple):
@@ -72,8 +52,6 @@ class Names:
             self._namespace.cache.drop(gone)
         return gone
 
-    # -- listings -------------------------------------------------------------------------------
-
     def opendir(self, number: int, caller: Caller) -> int:
         """Open a directory stream; the caller needs read permission on the host.
 
@@ -107,62 +85,6 @@ class Names:
             if self._access.is_behind_read_only(handle.node):
                 fs.spare_atime(fd)
         return fd
-
-    def entries(self, number: int, start: int) -> Iterator[Entry]:
-        """The entries of an open directory from cookie *start* on; `.` and `..` come first.
-
-        Names are those of the moment the listing was begun (*start* 0, or first in this stream):
-        none comes twice, and none is lost that was there throughout. Each entry but the first two
-        is to be accepted with `accept`, which lends its node, or refused with `refuse`.
-        """
-        space = self._namespace
-        handle = space.handles.get(number)
-        where = self._listed_directory(handle.node, handle.fd)
-        if start == 0 or handle.listing is None:
-            fd = self.readable(number)
-            host_names = [] if fd is None else fs.list_names(fd)
-            handle.listing = sorted(space.names(where, host_names), key=hash)  # that is, by cookie
-        if start <= 0:
-            yield Entry(b".", self._attributes.of(handle.node), 1)
-        if start <= 1:
-            yield Entry(b"..", self._parent_attributes(handle.node), 2)
-        for index in range(bisect_right(handle.listing, start, key=_cookie), len(handle.listing)):
-            name = handle.listing[index]
-            try:
-                found = space.child(where, name)
-                node = space.adopt(handle.node, name, found)
-            except OSError:
-                continue  # gone since the listing was begun, or not to be looked at
-            try:
-                attrs = self._attributes.describe(node, found.status)
-            except OSError:
-                space.nodes.discard_if_unused(node)
-                continue
-            yield Entry(name, attrs, _cookie(name), node)
-
-    def _parent_attributes(self, node: Node) -> Attrs:
-        """For `..`: of the directory above in the namespace; `/` is its own parent."""
-        try:
-            return self._attributes.of(node.parent or node)
-        except OSError:  # removed meanwhile; a listing of what is still open goes on
-            return self._attributes.of(node)
-
-    def _listed_directory(self, node: Node, fd: fs.Fd | None) -> Where:
-        """Where an open stream's names lead: to what is open, even if its own name is gone."""
-        if fd is None:
-            return self._namespace.where(node)
-        self._namespace.consent_to_reach(node)
-        return Where(node.position, node.mount, fd)
-
-    def accept(self, entry: Entry) -> None:
-        """The kernel took *entry*, and with it a reference to its node."""
-        if entry.node is not None:
-            self._namespace.nodes.lend(entry.node)
-
-    def refuse(self, entry: Entry) -> None:
-        """*entry* did not fit; the next call begins with it."""
-        if entry.node is not None:
-            self._namespace.nodes.discard_if_unused(entry.node)
 
     # -- making ---------------------------------------------------------------------------------
 

@@ -151,6 +151,11 @@ class Namespace:
         """Whether *status* needs no second look: that of a source's file system that is local."""
         return status.dev != self.own_device and self._devices.is_plain(status.dev)
 
+    def is_plain(self, node: Node) -> bool:
+        """Whether the same holds for what lies on the file system of *node*."""
+        key = node.key
+        return key is not None and key.dev != self.own_device and self._devices.is_plain(key.dev)
+
     def _is_overlay(self, status: fs.HostStat) -> bool:
         return status.dev == self.own_device or self._devices.is_found_overlay(status)
 

@@ -9,26 +9,24 @@ This module is the only owner of lookup counts: `lend` is the one increment, `fo
 decrement.
 """
 
-import functools
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from overlayd.core.assembly import Attachment, Position, path_seed
+from overlayd.core.numbers import ROOT_NUMBER, following, origin, scramble, spread
 from overlayd.errors import eloop, estale
 from overlayd.host.fs import HostStat
 from overlayd.table.guest_path import GuestPath
 
-ROOT_NUMBER = 1
-NUMBER_LIMIT = 1 << 53
-
 DIRECTORY = 0o040000
 """S_IFDIR, the file type of a directory."""
+LINK = 0o120000
+"""S_IFLNK, the file type of a symbolic link."""
 
-_WORD = (1 << 64) - 1
-_SPREAD = 0x13C6EF372FE94F  # odd, of 53 bits
+_TYPE = 0o170000  # S_IFMT(mode)
 
 
 class NodeKey(NamedTuple):
@@ -91,6 +89,7 @@ class Node:
         file_type: int,
         mount: Attachment | None,
         position: Position | None,
+        birth_ns: int = 0,
     ) -> None:
         self.number = number
         self.key = key
@@ -100,7 +99,7 @@ class Node:
         """For directories: what provides it, None for a synthetic one."""
         self.position = position
         """The position in the mount tree, for a directory at or above a mount point."""
-        self.birth_ns = 0
+        self.birth_ns = birth_ns
         self.lookups = 0
         self.parent: Node | None = None
         self.name = b""
@@ -175,10 +174,13 @@ class NodeTable:
 
     def find(self, key: NodeKey) -> Node | None:
         """The node for a host object, if the kernel may know it."""
-        node = self._by_number.get(_natural_number(key))
+        return self._find(key, _natural_number(key))
+
+    def _find(self, key: NodeKey, natural: int) -> Node | None:
+        node = self._by_number.get(natural)
         if node is not None and node.key == key and node.position is None:
             return node
-        return self._displaced.get(key)
+        return self._displaced.get(key) if self._displaced else None
 
     def obtain(self, key: NodeKey, status: HostStat, mount: Attachment | None) -> Node:
         """The node for a host object, made if need be; not yet lent.
@@ -186,16 +188,70 @@ class NodeTable:
         A key whose inode number was given to a new object in the meantime yields a new node, and
         the old one answers ESTALE from then on.
         """
+        natural = _natural_number(key)
         with self._lock:
-            node = self.find(key)
-            if node is not None and _is_same(node, status):
+            return self._obtain(key, natural, status, mount)
+
+    def obtain_children(
+        self,
+        parent: Node,
+        mount: Attachment,
+        names: Sequence[bytes],
+        found: Sequence[HostStat | None],
+    ) -> list[Node | None]:
+        """The nodes for what was *found* in *parent*, a directory of *mount*; not yet lent.
+
+        None for nothing, for what lies on another file system than *parent*, and for what cannot
+        be there as far as is known here (ELOOP).
+        """
+        assert parent.key is not None
+        own_dev, seed = parent.key.dev, mount.seed
+        of_files, of_directories = origin(0, own_dev), origin(seed, own_dev)
+        by_number = self._by_number
+        nodes: list[Node | None] = []
+        with self._lock:
+            for name, status in zip(names, found, strict=True):
+                if status is None or status[0] != own_dev:
+                    nodes.append(None)
+                    continue
+                _, ino, host_mount, birth_ns, mode = status[:5]
+                file_type = mode & _TYPE
+                if file_type == DIRECTORY:
+                    natural, key = spread(ino, of_directories), (own_dev, ino, seed, host_mount)
+                else:
+                    scope = -parent.number if file_type == LINK else 0
+                    natural, key = spread(ino, of_files), (own_dev, ino, scope, 0)
+                node = by_number.get(natural)
+                if (  # what `_obtain` asks, without calling it for each that is known
+                    node is None
+                    or node.key != key
+                    or node.birth_ns != birth_ns
+                    or node.file_type != file_type
+                    or node.position is not None
+                ):
+                    node = self._obtain(NodeKey(*key), natural, status, mount)
+                is_placed = node.parent is parent and node.name == name
+                nodes.append(node if is_placed or self._try_to_place(node, parent, name) else None)
+        return nodes
+
+    def _obtain(
+        self, key: NodeKey, natural: int, status: HostStat, mount: Attachment | None
+    ) -> Node:
+        node = self._find(key, natural)
+        if node is not None:
+            if _is_same(node, status):
                 return node
-            if node is not None:
-                self._retire(node)
-            node = Node(self._free_number(key), key, status.file_type, mount, None)
-            node.birth_ns = status.birth_ns
-            self._insert(node)
-            return node
+            self._retire(node)
+        number = natural
+        while number in self._by_number:
+            number = following(number)
+        file_type = status.file_type
+        provider = mount if file_type == DIRECTORY else None
+        node = Node(number, key, file_type, provider, None, status.birth_ns)
+        self._by_number[number] = node
+        if number != natural:
+            self._displaced[key] = node
+        return node
 
     def at(self, position: Position) -> Node | None:
         """The node at *position*, if the kernel may know it."""
@@ -214,7 +270,7 @@ class NodeTable:
                     raise estale()
                 number = _path_number(position.path)
                 while number in self._by_number:
-                    number = _next_number(number)
+                    number = following(number)
                 node = Node(number, None, DIRECTORY, mount, position)
                 self._by_number[number] = self._by_position[position] = node
             return node
@@ -225,7 +281,7 @@ class NodeTable:
             number = _path_number((b"%d" % parent.number, b"", name))
             node = self._by_number.get(number)
             while node is not None and (node.parent, node.name) != (parent, name):
-                number = _next_number(number)
+                number = following(number)
                 node = self._by_number.get(number)
             if node is None:
                 node = Node(number, None, DIRECTORY, None, None)
@@ -239,12 +295,29 @@ class NodeTable:
         put in again then, or whatever has taken its number meanwhile is lent in its place.
         """
         with self._lock:
-            held = self._by_number.setdefault(node.number, node)
-            if held is node and node.position is not None:
+            self._lend(node, count)
+
+    def lend_listed(self, taken: Iterable[Node], refused: Iterable[Node]) -> None:
+        """Hand a reference to each of *taken* over; drop those of *refused* that nobody uses."""
+        with self._lock:
+            by_number = self._by_number
+            for node in taken:
+                if by_number.get(node.number) is node:
+                    node.lookups += 1
+                else:
+                    self._lend(node, 1)
+            for node in refused:
+                self._drop_if_unused(node)
+
+    def _lend(self, node: Node, count: int) -> None:
+        held = self._by_number.get(node.number)
+        if held is None:
+            held = self._by_number[node.number] = node
+            if node.position is not None:
                 self._by_position.setdefault(node.position, node)
-            elif held is node and node.key is not None and node.key != _GONE:
+            elif node.key is not None and node.key != _GONE:
                 self._note_displaced(node, node.key)
-            held.lookups += count
+        held.lookups += count
 
     @contextmanager
     def lending(self, node: Node) -> Iterator[None]:
@@ -279,14 +352,24 @@ class NodeTable:
         if node.parent is parent and node.name == name:
             return
         with self._lock:
-            if node.parent is not None and node.file_type == DIRECTORY:
-                _refuse_circle(node, parent)
-            elif node.parent is not None:
-                others = node.other_places or []
-                others = [p for p in others if p.parent is not parent or p.name != name]
-                others.insert(0, Place(node.parent, node.name))
-                node.other_places = others[:_MAX_PLACES]
-            node.parent, node.name = parent, name
+            self._place(node, parent, name)
+
+    def _try_to_place(self, node: Node, parent: Node, name: bytes) -> bool:
+        try:
+            self._place(node, parent, name)
+        except OSError:
+            return False
+        return True
+
+    def _place(self, node: Node, parent: Node, name: bytes) -> None:
+        if node.parent is not None and node.file_type == DIRECTORY:
+            _refuse_circle(node, parent)
+        elif node.parent is not None:
+            others = node.other_places or []
+            others = [p for p in others if p.parent is not parent or p.name != name]
+            others.insert(0, Place(node.parent, node.name))
+            node.other_places = others[:_MAX_PLACES]
+        node.parent, node.name = parent, name
 
     def displace(self, node: Node, parent: Node, name: bytes) -> bool:
         """Note that *node* is no longer *name* in *parent*; whether no name of it is left."""
@@ -349,17 +432,6 @@ class NodeTable:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _free_number(self, key: NodeKey) -> int:
-        number = _natural_number(key)
-        while number in self._by_number:
-            number = _next_number(number)
-        return number
-
-    def _insert(self, node: Node) -> None:
-        assert node.key is not None
-        self._by_number[node.number] = node
-        self._note_displaced(node, node.key)
-
     def _note_displaced(self, node: Node, key: NodeKey) -> None:
         if node.number != _natural_number(key):
             self._displaced[key] = node
@@ -400,32 +472,10 @@ def _refuse_circle(node: Node, parent: Node) -> None:
         at = at.parent
 
 
-def _scramble(seed: int, dev: int, ino: int) -> int:
-    """Spread (dev, ino) over 53 bits; two numbers rarely meet, and `_free_number` parts them.
-
-    Within one file system they never do, as long as its inode numbers have 53 bits: multiplying by
-    an odd number is a permutation.
-    """
-    number = (ino * _SPREAD + _origin(seed, dev)) & (NUMBER_LIMIT - 1)
-    return number if number > ROOT_NUMBER else number + 2
-
-
-@functools.lru_cache(maxsize=1024)
-def _origin(seed: int, dev: int) -> int:
-    """Where the numbers of one file system begin, far from another's."""
-    word = (dev * 0xC2B2AE3D27D4EB4F + seed) & _WORD
-    word = ((word ^ (word >> 32)) * 0xD6E8FEB86659FD93) & _WORD
-    return word ^ (word >> 32)
-
-
-def _next_number(number: int) -> int:
-    return number + 1 if number + 1 < NUMBER_LIMIT else 2
-
-
 def _natural_number(key: NodeKey) -> int:
     scope = key.scope
-    return _scramble(scope if scope > 0 else 0, key.dev, key.ino)
+    return scramble(scope if scope > 0 else 0, key.dev, key.ino)
 
 
 def _path_number(path: tuple[bytes, ...]) -> int:
-    return _scramble(path_seed(b"path", path), 0, 0)
+    return scramble(path_seed(b"path", path), 0, 0)

@@ -6,6 +6,7 @@ from overlayd.core.access import Access
 from overlayd.core.assembly import Survey, assemble, find_kept, survey
 from overlayd.core.attributes import Attributes
 from overlayd.core.data import Data
+from overlayd.core.listings import Listings
 from overlayd.core.names import Names
 from overlayd.core.namespace import Namespace
 from overlayd.core.remount import Outdated, remount
@@ -15,7 +16,7 @@ from overlayd.table.mount_tree import MountTable
 
 
 class Overlay:
-    """What an adapter serves: `names`, `attributes` and `data` of one `namespace`."""
+    """What an adapter serves: `names`, `listings`, `attributes` and `data` of one `namespace`."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Overlay:
         self.access = Access(self.namespace)
         self.attributes = Attributes(self.namespace, self.access)
         self.names = Names(self.namespace, self.access, self.attributes)
+        self.listings = Listings(self.namespace, self.attributes, self.names)
         self.data = Data(self.namespace, self.access, self.attributes, self.names)
 
     def remount(self, wanted: Survey) -> Outdated:

@@ -11,6 +11,8 @@
 #include <sys/sysmacros.h>
 
 #define FIELDS 15
+/* So many are asked between letting go of the interpreter and taking it again. */
+#define AT_ONCE 32
 
 static PyObject *nanoseconds(const struct statx_timestamp *time)
 {
@@ -49,7 +51,35 @@ static int fill(PyObject *status, const struct statx *found)
     return failed ? -1 : 0;
 }
 
-/* statx(directory, name, flags, kind): an instance of kind, a tuple of FIELDS. */
+/* What a file system does not know stays 0. */
+static int ask(int directory, const char *name, int flags, struct statx *found)
+{
+    memset(found, 0, sizeof *found);
+    return statx(directory, name, flags, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, found);
+}
+
+static int is_kind_of_status(PyTypeObject *kind)
+{
+    if (PyType_IsSubtype(kind, &PyTuple_Type))
+        return 1;
+    PyErr_SetString(PyExc_TypeError, "the kind of answer is no tuple");
+    return 0;
+}
+
+/* An instance of kind, a tuple of FIELDS. */
+static PyObject *make_status(PyTypeObject *kind, const struct statx *found)
+{
+    allocfunc allocate = (allocfunc)PyType_GetSlot(kind, Py_tp_alloc);
+    PyObject *status = allocate(kind, FIELDS);
+
+    if (status != NULL && fill(status, found) != 0) {
+        Py_DECREF(status);
+        return NULL;
+    }
+    return status;
+}
+
+/* statx(directory, name, flags, kind): an instance of kind. */
 static PyObject *call_statx(PyObject *module, PyObject *args)
 {
     int directory, flags, result;
@@ -65,29 +95,67 @@ static PyObject *call_statx(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "a name holds a NUL byte");
         return NULL;
     }
-    if (!PyType_IsSubtype(kind, &PyTuple_Type)) {
-        PyErr_SetString(PyExc_TypeError, "the kind of answer is no tuple");
+    if (!is_kind_of_status(kind))
         return NULL;
-    }
-    /* What a file system does not know stays 0. */
-    memset(&found, 0, sizeof found);
     Py_BEGIN_ALLOW_THREADS
-    result = statx(directory, name, flags, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, &found);
+    result = ask(directory, name, flags, &found);
     Py_END_ALLOW_THREADS
-    if (result != 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
+    return result == 0 ? make_status(kind, &found) : PyErr_SetFromErrno(PyExc_OSError);
+}
 
-    allocfunc allocate = (allocfunc)PyType_GetSlot(kind, Py_tp_alloc);
-    PyObject *status = allocate(kind, FIELDS);
-    if (status != NULL && fill(status, &found) != 0) {
-        Py_DECREF(status);
-        return NULL;
+/* Ask for count of names, from first on, and put an answer for each into answers. */
+static int ask_some(int directory, PyObject *names, Py_ssize_t first, Py_ssize_t count, int flags,
+                    PyTypeObject *kind, PyObject *answers)
+{
+    char *texts[AT_ONCE];
+    struct statx found[AT_ONCE];
+    int results[AT_ONCE];
+
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(names, first + i), &texts[i], NULL) != 0)
+            return -1;
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++)
+        results[i] = ask(directory, texts[i], flags, &found[i]);
+    Py_END_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *answer = results[i] == 0 ? make_status(kind, &found[i]) : Py_NewRef(Py_None);
+
+        if (answer == NULL || PyList_SetItem(answers, first + i, answer) != 0)
+            return -1;
     }
-    return status;
+    return 0;
+}
+
+/* statx_many(directory, names, flags, kind): a list of an instance of kind for each name in a list,
+ * None where the call failed. */
+static PyObject *call_statx_many(PyObject *module, PyObject *args)
+{
+    int directory, flags;
+    PyObject *list, *names, *answers;
+    PyTypeObject *kind;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iO!iO!", &directory, &PyList_Type, &list, &flags, &PyType_Type,
+                          &kind))
+        return NULL;
+    if (!is_kind_of_status(kind) || (names = PyList_AsTuple(list)) == NULL)
+        return NULL; /* A tuple keeps its names, whatever other threads do to the list. */
+    Py_ssize_t total = PyTuple_Size(names);
+    answers = PyList_New(total);
+    for (Py_ssize_t first = 0; answers != NULL && first < total; first += AT_ONCE) {
+        Py_ssize_t count = total - first < AT_ONCE ? total - first : AT_ONCE;
+
+        if (ask_some(directory, names, first, count, flags, kind, answers) != 0)
+            Py_CLEAR(answers);
+    }
+    Py_DECREF(names);
+    return answers;
 }
 
 static PyMethodDef methods[] = {
     {"statx", call_statx, METH_VARARGS, "statx(2): status of a name in a directory"},
+    {"statx_many", call_statx_many, METH_VARARGS, "the same for each of a list of names"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -15,6 +15,7 @@ import fcntl
 import os
 import stat
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -120,17 +121,38 @@ def _statx_by_ctypes(directory: int, name: bytes, flags: int, _kind: type[HostSt
     return _unpack(libc.statx(directory, name, flags))
 
 
-_statx: Callable[[int, bytes, int, type[HostStat]], HostStat] = _statx_by_ctypes
+def _statx_many_by_ctypes(
+    directory: int, names: list[bytes], flags: int, kind: type[HostStat]
+) -> list[HostStat | None]:
+    answers: list[HostStat | None] = []
+    for name in names:
+        try:
+            answers.append(_statx_by_ctypes(directory, name, flags, kind))
+        except OSError:
+            answers.append(None)
+    return answers
+
+
+_Statx = Callable[[int, bytes, int, type[HostStat]], HostStat]
+_StatxMany = Callable[[int, list[bytes], int, type[HostStat]], list[HostStat | None]]
+_statx: _Statx = _statx_by_ctypes
+_statx_many: _StatxMany = _statx_many_by_ctypes
 with suppress(ImportError):  # it could not be built
     from overlayd.host import _calls
 
-    _statx = _calls.statx
+    _statx, _statx_many = _calls.statx, _calls.statx_many
 
 
 def stat_child(directory: Fd, name: bytes, *, fresh: bool = False) -> HostStat:
     """Status of *name* in *directory*; of a link itself, of a mounted file system's root."""
     flags = _STAT_CHILD if fresh else _STAT_CHILD | libc.AT_STATX_DONT_SYNC
     return _statx(directory.number, name, flags, HostStat)
+
+
+def stat_children(directory: Fd, names: list[bytes]) -> list[HostStat | None]:
+    """Status of each of *names* in *directory* as `stat_child` gives it, None where it raises."""
+    flags = _STAT_CHILD | libc.AT_STATX_DONT_SYNC
+    return _statx_many(directory.number, names, flags, HostStat)
 
 
 def stat_fd(fd: Fd, *, fresh: bool = False) -> HostStat:
@@ -205,7 +227,9 @@ def await_names(directory: Fd, name: bytes) -> bool:
 def list_names(directory: Fd) -> list[bytes]:
     """All names in a directory opened for reading, without `.` and `..`, in the host's order."""
     os.lseek(directory.number, 0, os.SEEK_SET)
-    return [os.fsencode(name) for name in os.listdir(directory.number)]
+    # As os.fsencode does it, without asking each name for its type.
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    return [name.encode(encoding, errors) for name in os.listdir(directory.number)]
 
 
 def make_dir(directory: Fd, name: bytes, mode: int) -> None:

@@ -12,7 +12,8 @@ asking the host and answering. Those from a thread hold for a short time only.
 
 import os
 
-from overlayd.core.names import Entry, Renamed
+from overlayd.core.listings import Entry
+from overlayd.core.names import Renamed
 from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import DIRECTORY, Node
 from overlayd.core.types import Attrs
@@ -25,10 +26,11 @@ ABSENT = 0
 
 NOT_RELIED_ON = 0
 """For `Node.told_ns`: the kernel keeps no attributes for longer than a moment."""
-UNKNOWN = -1
-"""For the same: it keeps some, and which is not known."""
 ONLY_CTIME = -2
 """For the same: it knows itself that the ctime has changed, and takes the rest for right."""
+
+Validity = tuple[float, float, int | None]
+"""Seconds for a name, for its attributes, and what `Node.told_ns` is once the kernel was told."""
 
 _MOST_BELIEFS = 10_000
 """Without them the kernel is told more than it need be: better than to keep ever more."""
@@ -122,28 +124,53 @@ class Coherence:
             return near if self._namespace.is_still_at(node, node.places[0]) else SHORT
         return near
 
-    def validity(self, attrs: Attrs, near: float, *, listed: bool = False) -> tuple[float, float]:
+    def validity(self, attrs: Attrs, near: float) -> tuple[float, float]:
         """Seconds for a name that is *attrs*, and for these, which the kernel is told with this.
 
-        *near* is what `names_in` said, before, of the directory in which they were found; *listed*
-        is what comes with a listing, which is to cost little.
+        *near* is what `names_in` said, before, of the directory in which they were found.
         """
-        space, policy = self._namespace, self.policy
         if attrs.volatile:
             return 0.0, 0.0
-        node = space.nodes.get(attrs.number)
+        node = self._namespace.nodes.get(attrs.number)
+        near, seconds, node.told_ns = self._judge(node, attrs, near, listed=False)
+        return near, seconds
+
+    def _judge(self, node: Node, attrs: Attrs, near: float, *, listed: bool) -> Validity:
+        space, policy = self._namespace, self.policy
+        if attrs.volatile:
+            return 0.0, 0.0, node.told_ns
         if space.may_block(node):
             # Nobody was asked for what is mounted there by who looked up its name.
             seconds = policy.slow_seconds if space.is_patient() else 0.0
-            return min(near, policy.slow_seconds), seconds
+            return min(near, policy.slow_seconds), seconds, node.told_ns
         if not policy.watches:
-            return near, policy.seconds
+            return near, policy.seconds, node.told_ns
         if near != LASTING and space.is_patient():
             seconds = SHORT
         else:
             seconds = self._lasting(node, attrs, near, listed)
-        node.told_ns = attrs.stat.ctime_ns if seconds == LASTING else NOT_RELIED_ON
-        return near, seconds
+        return near, seconds, attrs.stat.ctime_ns if seconds == LASTING else NOT_RELIED_ON
+
+    def validities(self, entries: list[Entry], near: float) -> list[Validity]:
+        """The same for each of *entries* of a listing, which is to cost little; see `listed`."""
+        watches, strayed = self.policy.watches, self.strayed
+        seconds = near if watches else self.policy.seconds
+        if watches and near != LASTING and self._namespace.is_patient():
+            seconds = SHORT
+        lasts = watches and seconds == LASTING
+        answers: list[Validity] = []
+        for _, attrs, _, node, is_plain in entries:
+            if node is None:  # what a listing says of `.` and `..` the kernel does not keep
+                answers.append((0.0, 0.0, NOT_RELIED_ON))
+                continue
+            status = attrs.stat
+            by_one_name = is_plain and status.nlink == 1 and node.file_type != DIRECTORY
+            if by_one_name and node not in strayed:
+                told_ns = status.ctime_ns if lasts else NOT_RELIED_ON if watches else node.told_ns
+                answers.append((near, seconds, told_ns))
+            else:
+                answers.append(self._judge(node, attrs, near, listed=True))
+        return answers
 
     def _lasting(self, node: Node, attrs: Attrs, near: float, listed: bool) -> float:
         watcher = self.watcher
@@ -294,17 +321,16 @@ class Coherence:
         if node is not None and node.told_ns:
             node.told_ns = None
 
-    def listed(self, entry: Entry) -> None:
-        """The kernel took *entry* of a listing."""
-        if entry.node is not None and (self.present.names or self.former.names or self.strayed):
-            parent = entry.node.parent
-            assert parent is not None
-            self.looked_up(parent.number, entry.name, entry.node.number)
-
-    def refused(self, entry: Entry) -> None:
-        """The kernel did not take *entry* after all."""
-        if entry.node is not None:
-            entry.node.told_ns = UNKNOWN
+    def listed(self, entries: list[Entry], validities: list[Validity]) -> None:
+        """The kernel took the first of *entries*, all or not, and was told *validities*."""
+        for (_, _, _, node, _), (_, _, told_ns) in zip(entries, validities, strict=False):
+            if node is not None:
+                node.told_ns = told_ns
+        if self.present.names or self.former.names or self.strayed:
+            for entry in entries:
+                if entry.node is not None:
+                    assert entry.node.parent is not None
+                    self.looked_up(entry.node.parent.number, entry.name, entry.node.number)
 
     def forgotten(self, node: Node) -> None:
         """The kernel knows nothing of *node* any more."""

@@ -13,7 +13,7 @@ from typing import Any
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from overlayd.core.names import Entry
+from overlayd.core.listings import Entry
 from overlayd.core.overlay import Overlay
 from overlayd.core.types import Attrs, Changes, ErrorStyle, WouldBlock
 from overlayd.errors import estale
@@ -21,7 +21,7 @@ from overlayd.host.credentials import Caller
 from overlayd.host.fs import HostStat
 from overlayd.kernel import wire
 from overlayd.kernel.cache import LASTING, CachePolicy
-from overlayd.kernel.coherence import ABSENT, Coherence
+from overlayd.kernel.coherence import ABSENT, Coherence, Validity
 from overlayd.kernel.forgetting import Crowded
 from overlayd.kernel.requests import Requests, answering, answering_then
 
@@ -77,6 +77,7 @@ class Operations(Requests):
         super().__init__(overlay, errors)
         self.crowded = Crowded()
         self._names = overlay.names
+        self._listings = overlay.listings
         self._attributes = overlay.attributes
         self._data = overlay.data
         self.coherence = Coherence(overlay.namespace, cache)
@@ -110,14 +111,6 @@ class Operations(Requests):
         entry.entry_timeout, entry.attr_timeout = validity
         _fill(entry, attrs.number, attrs.stat, attrs.size)
         return entry
-
-    def _listed(self, entry: Entry, near: float) -> EntryAttributes:
-        answer = EntryAttributes()
-        if entry.node is not None:  # what a listing says of `.` and `..` the kernel does not keep
-            validity = self.coherence.validity(entry.attrs, near, listed=True)
-            answer.entry_timeout, answer.attr_timeout = validity
-        _fill(answer, entry.attrs.number, entry.attrs.stat, entry.attrs.size)
-        return answer
 
     def _watched(self, attrs: Attrs, near: float) -> Attrs:
         """*attrs*, from after what they are of has come to be watched itself, if it can be."""
@@ -241,14 +234,13 @@ class Operations(Requests):
         filled = False
         near = self.coherence.streamed(fh)
         try:
-            for entry in self._names.entries(fh, start_id):
-                attributes = self._listed(entry, near)
-                if not pyfuse3.readdir_reply(token, entry.name, attributes, entry.cookie):
-                    self._names.refuse(entry)
-                    self.coherence.refused(entry)
+            for entries in self._listings.entries(fh, start_id):
+                validities = self.coherence.validities(entries, near)
+                taken = _tell(token, entries, validities)
+                self._listings.settle(entries, taken)
+                self.coherence.listed(entries[:taken], validities)
+                if taken < len(entries):
                     return
-                self._names.accept(entry)
-                self.coherence.listed(entry)
                 filled = True
         except (OSError, WouldBlock):
             if not filled:
@@ -400,17 +392,37 @@ def _caller(ctx: RequestContext) -> Caller:
     return Caller(ctx.uid, ctx.gid, ctx.pid)
 
 
+def _tell(token: pyfuse3.ReaddirToken, entries: list[Entry], validities: list[Validity]) -> int:
+    """Put *entries* into a reply; how many of them the kernel takes."""
+    answer = EntryAttributes()  # for all of them: what it holds is copied at once
+    reply = pyfuse3.readdir_reply
+    taken = 0
+    near = seconds = None
+    for (name, attrs, cookie, _, _), validity in zip(entries, validities, strict=True):
+        if validity[0] != near or validity[1] != seconds:
+            near, seconds, _ = validity
+            answer.entry_timeout, answer.attr_timeout = near, seconds
+        number, status, size, _ = attrs
+        _fill(answer, number, status, size)
+        if not reply(token, name, answer, cookie):
+            break
+        taken += 1
+    return taken
+
+
 def _fill(entry: EntryAttributes, number: int, status: HostStat, size: int) -> None:
     """The one place where attributes are copied into the protocol's record."""
-    entry.st_ino = pyfuse3.InodeT(number)
-    entry.st_mode = pyfuse3.ModeT(status.mode)
-    entry.st_nlink = status.nlink
-    entry.st_uid = status.uid
-    entry.st_gid = status.gid
-    entry.st_rdev = status.rdev
+    # One unpacking takes a third of the time that asking for each field does.
+    _, _, _, _, mode, nlink, uid, gid, rdev, _, blocks, blksize, atime, mtime, ctime = status
+    entry.st_ino = number
+    entry.st_mode = mode
+    entry.st_nlink = nlink
+    entry.st_uid = uid
+    entry.st_gid = gid
+    entry.st_rdev = rdev
     entry.st_size = size
-    entry.st_blocks = status.blocks
-    entry.st_blksize = status.blksize
-    entry.st_atime_ns = status.atime_ns
-    entry.st_mtime_ns = status.mtime_ns
-    entry.st_ctime_ns = status.ctime_ns
+    entry.st_blocks = blocks
+    entry.st_blksize = blksize
+    entry.st_atime_ns = atime
+    entry.st_mtime_ns = mtime
+    entry.st_ctime_ns = ctime
