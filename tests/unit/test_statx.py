@@ -10,15 +10,31 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from overlayd.host import _calls, fs, libc
+from overlayd.host import fs, libc
+
+with suppress(ImportError):
+    from overlayd.host import _calls
 
 StatxMany = Callable[[int, list[bytes], int, type[fs.HostStat]], list[fs.HostStat | None]]
 Statx = Callable[[int, bytes, int, type[fs.HostStat]], fs.HostStat]
 
-every_way = pytest.mark.parametrize("statx", [_calls.statx, fs._statx_by_ctypes])
+
+def by_extension(*arguments: Any) -> fs.HostStat:
+    statx: Statx = _calls.statx
+    return statx(*arguments)
+
+
+every_way = pytest.mark.parametrize("statx", [by_extension, fs._statx_by_ctypes])
+
+
+@pytest.fixture(autouse=True)
+def built() -> None:
+    if "_calls" not in globals():
+        pytest.fail("the extension overlayd.host._calls was not built, for want of a C compiler")
 
 
 @pytest.fixture
