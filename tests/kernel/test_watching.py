@@ -17,6 +17,7 @@ from typing import Any
 
 import pyfuse3
 import pytest
+import trio
 from pyfuse3 import FUSEError
 
 from overlayd.host.watch import OVERFLOW, HostWatch
@@ -101,6 +102,27 @@ def mount(place: Path) -> Iterator[Mount]:
     mount = Mount(f"{place}::/")
     yield mount
     mount.watcher.stop()
+
+
+def test_what_was_watched_is_let_go_of_at_the_end(place: Path) -> None:
+    """Or the host could not unmount it yet when it hears that the daemon has gone."""
+    mount = Mount(f"{place}::/")
+    mount.watcher.stop()
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.changes.run)
+            mount.changes.adjust()
+            while mount.watcher.host is None:
+                await trio.sleep(0.001)
+            descriptor = mount.watcher.host.descriptor
+            assert os.readlink(f"/proc/self/fd/{descriptor}") == "anon_inode:inotify"
+            nursery.cancel_scope.cancel()
+
+    before = os.listdir("/proc/self/fd")
+    trio.run(serve)
+    assert mount.watcher.host is None
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
 # -- how long answers hold ------------------------------------------------------------------------

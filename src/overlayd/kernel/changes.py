@@ -101,7 +101,10 @@ class HostChanges:
                 host = await self._open()
             self._watcher.start(host)
             nursery.start_soon(self._follow_mounts, nursery)
-            await self._listen(host, nursery)
+            try:
+                await self._listen(host, nursery)
+            finally:  # what is watched is busy, and at the end of a process for longer than it is
+                self._watcher.stop()
 
     async def _open(self) -> "HostWatch | None":
         try:
