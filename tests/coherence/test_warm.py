@@ -80,21 +80,33 @@ def walk_all(top: Path, files: list[str]) -> None:
     assert walk(top) == len(files) + 10
 
 
+ATTEMPTS = 3
 USES = {"read": read_all, "walk": walk_all, "stat": stat_all, "absent": stat_absent}
 
 
-def test_the_second_time(mount: CountedMount, files: list[str]) -> None:
-    time.sleep(PATIENCE)
+def asked_again(mount: CountedMount, files: list[str]) -> dict[str, dict[str, int]]:
+    """What is asked for by whoever does everything once more, and need not be."""
     taken = {name: mount.of(partial(use, mount.top, files)) for name, use in USES.items()}
-    asked = {
+    walked = besides_listings(taken["walk"])
+    if mount.keeps_listings():
+        walked = only(taken["walk"], "opendir", "releasedir")
+    return {
         "stat": dict(taken["stat"]),
         "absent": dict(taken["absent"]),
         "read": only(taken["read"], *OPENING),
-        "walk": besides_listings(taken["walk"]),
+        "walk": walked,
     }
-    if mount.keeps_listings():
-        asked["walk"] = only(taken["walk"], "opendir", "releasedir")
-    assert asked == {"stat": {}, "absent": {}, "read": {}, "walk": {}}
+
+
+def test_the_second_time(mount: CountedMount, files: list[str]) -> None:
+    """Some kernels give pages back before they are short of memory (DAMON): that may happen once."""
+    nothing: dict[str, dict[str, int]] = {name: {} for name in USES}
+    for _ in range(ATTEMPTS):
+        time.sleep(PATIENCE)
+        asked = asked_again(mount, files)
+        if asked == nothing:
+            break
+    assert asked == nothing
 
 
 def test_an_open_file_is_read_again(tmp_path: Path) -> None:
