@@ -99,7 +99,7 @@ def asked_again(mount: CountedMount, files: list[str]) -> dict[str, dict[str, in
 
 
 def test_the_second_time(mount: CountedMount, files: list[str]) -> None:
-    """Some kernels give pages back before they are short of memory (DAMON): that may happen once."""
+    """Some kernels give pages back long before memory is short (DAMON): that may happen once."""
     nothing: dict[str, dict[str, int]] = {name: {} for name in USES}
     for _ in range(ATTEMPTS):
         time.sleep(PATIENCE)
