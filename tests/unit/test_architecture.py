@@ -181,3 +181,9 @@ def test_the_wall_notices(source: str) -> None:
 
 def test_the_wall_lets_constants_through() -> None:
     assert not list(file_access(ast.parse("import os\nos.strerror(os.O_RDONLY)")))
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by that alone, whatever directory they lie in."""
+    names = [path.name for path in Path(__file__).parents[1].rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
