@@ -58,7 +58,7 @@ BROKEN: list[tuple[str, str, Attempt]] = [
     ("Names", "rmdir", lambda top: os.rmdir(top / "sub")),
     ("Names", "rename", lambda top: os.rename(top / "file", top / "trap")),
     ("Names", "opendir", lambda top: os.listdir(top)),
-    ("Names", "entries", lambda top: os.listdir(top)),
+    ("Listings", "entries", lambda top: os.listdir(top)),
     ("Attributes", "readlink", lambda top: os.readlink(top / "link")),
     ("Attributes", "setattr", lambda top: os.chmod(top / "file", 0o600)),
     ("Attributes", "access", lambda top: os.chdir(top / "sub")),
