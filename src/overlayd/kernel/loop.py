@@ -22,8 +22,10 @@ import trio
 
 _PATIENCE_NS = 80_000
 """For how long the next request is polled for; where tried, a busy guest's came within 60 us."""
-_TURN_NS = 500_000
+_TURN_NS = 4_000_000
 """After so long the daemon's other tasks get their turn, even if requests keep coming."""
+_AWAY_TURN_NS = 500_000
+"""The same while a request waits for something: what its thread has found out is to be answered."""
 _AWAY_NS = 5_000_000
 """For so long a request that waits for something keeps the loop from polling."""
 _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
@@ -52,7 +54,8 @@ class RequestLoop:
     def away(self) -> Iterator[None]:
         """For a request that waits for something in the block: another task reads meanwhile."""
         self._away += 1
-        self._away_since = time.perf_counter_ns()
+        self._away_since = now = time.perf_counter_ns()
+        self._next_turn = min(self._next_turn, now + _AWAY_TURN_NS)
         if not self._taken:
             self._waiting.unpark()
         try:
@@ -87,7 +90,8 @@ class RequestLoop:
         now = time.perf_counter_ns()
         if now >= self._next_turn:
             await trio.lowlevel.checkpoint()
-            self._next_turn = (now := time.perf_counter_ns()) + _TURN_NS
+            now = time.perf_counter_ns()
+            self._next_turn = now + (_AWAY_TURN_NS if self._away else _TURN_NS)
         events = () if self._ends else self._ask(poll, now)
         while not events:
             if self._ends:
@@ -112,7 +116,7 @@ class RequestLoop:
         """Poll next time as long as it takes, if requests came that close; else ever less."""
         now = time.perf_counter_ns()
         self._budget = self._patience if now - since <= self._patience else self._budget >> 2
-        self._next_turn = now + _TURN_NS
+        self._next_turn = now + (_AWAY_TURN_NS if self._away else _TURN_NS)
 
     def notify_closing(self, descriptor: int) -> None:
         """End all waiting on *descriptor*."""
