@@ -10,7 +10,7 @@ import random
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import pyfuse3
@@ -91,6 +91,18 @@ def session(answer: Callable[[Session, bytes], object], processors: int = 2) -> 
     it.close()
 
 
+def run_beside(session: Session, other: Callable[[], Awaitable[None]], max_tasks: int = 99) -> None:
+    """Serve SESSION to its end, with the task OTHER beside it."""
+
+    async def main() -> None:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.main, max_tasks)
+                nursery.start_soon(other)
+
+    trio.run(main)
+
+
 async def wait_in_block(session: Session, seconds: float) -> None:
     with session.loop.away():
         await trio.sleep(seconds)
@@ -123,13 +135,7 @@ def test_every_request_is_answered_whatever_waits(
                     await trio.sleep(0)
             it.ask(STOP)
 
-        async def main() -> None:
-            with trio.fail_after(20):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(it.main, max_tasks)
-                    nursery.start_soon(ask_and_end)
-
-        trio.run(main)
+        run_beside(it, ask_and_end, max_tasks)
         assert sorted(it.answered)[:150] == sorted([*requests, STOP])[:150]
         assert len(it.answered) == 171
         assert it.tasks == 0
@@ -155,13 +161,7 @@ def test_what_waits_keeps_nobody_else_waiting() -> None:
             await trio.sleep(0.01)  # one task waits for a request now, one for its turn
             it.ask(*[b"slow"] * 5, b"quick", b"last", STOP)
 
-        async def main() -> None:
-            with trio.fail_after(20):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(it.main)
-                    nursery.start_soon(ask)
-
-        trio.run(main)
+        run_beside(it, ask)
         assert it.answered[:3] == [b"quick", b"quick", b"last"]
 
 
@@ -182,13 +182,7 @@ def test_tasks_that_are_not_needed_end() -> None:
             counts.append(it.tasks)
             it.ask(STOP)
 
-        async def main() -> None:
-            with trio.fail_after(20):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(it.main)
-                    nursery.start_soon(look_and_end)
-
-        trio.run(main)
+        run_beside(it, look_and_end)
         assert it.most_tasks > 10
         assert counts == [2]
 
@@ -206,13 +200,7 @@ def test_the_end_of_the_connection_ends_every_task(waiters: int) -> None:
                 await trio.sleep(0.001)
             it.guest.close()
 
-        async def main() -> None:
-            with trio.fail_after(20):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(it.main)
-                    nursery.start_soon(hang_up)
-
-        trio.run(main)
+        run_beside(it, hang_up)
         assert it.tasks == 0
 
 
@@ -233,13 +221,7 @@ def test_other_tasks_get_their_turn_while_requests_keep_coming() -> None:
     with session(answer) as it:
         it.ask(b"first")
 
-        async def main() -> None:
-            with trio.fail_after(20):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(it.main)
-                    nursery.start_soon(other)
-
-        trio.run(main)
+        run_beside(it, other)
     assert turns == 5
 
 
@@ -275,13 +257,7 @@ def polls_of_idle_time(processors: int, monkeypatch: pytest.MonkeyPatch) -> list
             await trio.sleep(0.02)
             it.ask(STOP)
 
-        async def main() -> None:
-            with trio.fail_after(20):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(it.main)
-                    nursery.start_soon(ask_now_and_then)
-
-        trio.run(main)
+        run_beside(it, ask_now_and_then)
     return polls
 
 
