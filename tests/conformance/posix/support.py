@@ -112,16 +112,18 @@ def every(case: Case, number: int, calls: Iterable[Callable[[], object]]) -> Non
 
 @contextmanager
 def running(path: str) -> Iterator[None]:
-    """A program, copied to PATH, while it runs."""
-    sleep = shutil.which("sleep")
-    assert sleep is not None
-    shutil.copyfile(sleep, path)
+    """A program, copied to PATH, while it runs, and has all that it needs to wait for its input."""
+    cat = shutil.which("cat")
+    assert cat is not None
+    shutil.copyfile(cat, path)
     os.chmod(path, 0o755)
-    process = subprocess.Popen(
-        [os.path.abspath(path), "60"], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
-    )
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(
+        [os.path.abspath(path)], bufsize=0, stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(b"x")
+            assert process.stdout.read(1) == b"x"
+            yield
+        finally:
+            process.kill()
