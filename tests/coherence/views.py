@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,35 +55,45 @@ def or_error(look: Callable[[Any], object], subject: object) -> object:
         return error.strerror
 
 
-class View:
+class View(ABC):
     """One look at names in a tree; told in a form that can be compared."""
 
     def __init__(self, base: Path, names: Sequence[str]) -> None:
         """What has to be kept open is opened here, before anything changes."""
         self.base, self.names = base, names
+        self.closing = ExitStack()
 
+    @abstractmethod
     def look(self) -> dict[str, object]:
         """As of now."""
-        return {name: or_error(self.one, self.base / name) for name in self.names}
-
-    def one(self, path: Path) -> object:
-        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of what is open."""
+        self.closing.close()
 
 
-class Attributes(View):
+class ByName(View):
+    """Looks at each name anew."""
+
+    def look(self) -> dict[str, object]:
+        return {name: or_error(self.one, self.base / name) for name in self.names}
+
+    @abstractmethod
+    def one(self, path: Path) -> object:
+        """What there is to be told about PATH."""
+
+
+class Attributes(ByName):
     def one(self, path: Path) -> object:
         return of_status(os.lstat(path))
 
 
-class Contents(View):
+class Contents(ByName):
     def one(self, path: Path) -> object:
         return content(path)
 
 
-class Listings(View):
+class Listings(ByName):
     def one(self, path: Path) -> object:
         return listed(path)
 
@@ -99,16 +110,14 @@ class Held(View):
             with suppress(OSError):
                 if self.wanted(os.lstat(base / name).st_mode):
                     self.open[name] = os.open(base / name, os.O_RDONLY)
+                    self.closing.callback(os.close, self.open[name])
 
     def look(self) -> dict[str, object]:
         return {name: or_error(self.through, fd) for name, fd in self.open.items()}
 
+    @abstractmethod
     def through(self, fd: int) -> object:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        for fd in self.open.values():
-            os.close(fd)
+        """What there is to be told through FD."""
 
 
 class HeldAttributes(Held):
@@ -141,14 +150,11 @@ class Mapped(Held):
         self.pages = {
             fd: mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ) for fd in self.open.values()
         }
+        for page in self.pages.values():
+            self.closing.callback(page.close)
 
     def through(self, fd: int) -> object:
         return bytes(self.pages[fd])
-
-    def close(self) -> None:
-        for page in self.pages.values():
-            page.close()
-        super().close()
 
 
 class MappedAndOpened(Mapped):
