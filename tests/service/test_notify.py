@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from overlayd.service.health import ask, unhealthy
 from overlayd.service.notify import ServiceManager, feed_watchdog
 from support.live import foreground, make_dirs, make_target
 from support.moody_source import moody_source
+from support.mounting import overlayd
 from support.processes import LIMIT, wait_until
 
 ABSTRACT = f"@overlayd-test-{os.getpid()}"
@@ -173,6 +175,62 @@ def test_a_source_that_hangs_is_no_reason_to_end_the_daemon(tmp_path: Path, ear:
         finally:
             source.order()
             stuck.wait(LIMIT)
+
+
+def children() -> set[int]:
+    """This process's own."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(number) for task in tasks for number in task.read_text().split()}
+
+
+NEVER_ANSWERS = """
+import time
+from overlayd.cli.main import main
+from overlayd.kernel.operations import Operations
+
+async def hang(*_):
+    time.sleep(3600)
+
+Operations.getxattr = hang
+main()
+"""
+
+
+def test_a_daemon_that_hangs_in_the_probe_itself_can_be_killed(tmp_path: Path, ear: Ear) -> None:
+    """The request is read and will never be answered: who waits for it cannot be killed."""
+    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
+    words = ["mount", "--foreground", "--dir", f"{source}::/", str(target)]
+    environment = {**os.environ, "WATCHDOG_USEC": "300000"}
+    daemon = subprocess.Popen([sys.executable, "-c", NEVER_ANSWERS, *words], env=environment)
+    assert ear.hear()[0] == "READY=1"
+    time.sleep(0.5)  # the first request is under way
+    assert ear.hear(0.1) == []
+    daemon.kill()
+    try:
+        assert daemon.wait(LIMIT) == -signal.SIGKILL
+    finally:
+        overlayd("umount", str(target))
+
+
+def test_a_prober_that_was_killed_is_followed_by_another(tmp_path: Path, ear: Ear) -> None:
+    manager = ServiceManager(ear.address, watchdog_seconds=0.03)
+    with served(tmp_path) as (_, target):
+        assert ear.hear()[0] == "READY=1"
+
+        async def watch() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed_watchdog, manager, str(target))
+                assert await trio.to_thread.run_sync(ear.hear) == ["WATCHDOG=1"]
+                (prober,) = children() - before
+                os.kill(prober, signal.SIGKILL)
+                while await trio.to_thread.run_sync(ear.hear, 0.001):
+                    pass  # what was said before
+                assert await trio.to_thread.run_sync(ear.hear) == ["WATCHDOG=1"]
+                nursery.cancel_scope.cancel()
+
+        before = children()
+        trio.run(watch)
+        assert children() == before, "it ends with who asked"
 
 
 async def _hears(ear: Ear, manager: ServiceManager, target: Path) -> bool:

@@ -11,10 +11,11 @@ import os
 import socket
 import time
 from collections.abc import MutableMapping
+from contextlib import suppress
 
 import trio
 
-from overlayd.kernel.operations import ALIVE
+from overlayd.service.prober import Prober
 from overlayd.table.guest_path import printable
 
 log = logging.getLogger(__name__)
@@ -97,23 +98,22 @@ async def feed_watchdog(manager: ServiceManager, target: str) -> None:
     faulthandler.enable(2)
     # A limiter of its own: threads that wait for a slow source must not look like a dead daemon.
     limiter = trio.CapacityLimiter(1)
+    pause = manager.watchdog_seconds / _BEATS_PER_INTERVAL
     while True:
-        await trio.to_thread.run_sync(
-            _beat, manager, target, abandon_on_cancel=True, limiter=limiter
-        )
-        await trio.sleep(manager.watchdog_seconds / _BEATS_PER_INTERVAL)
+        # One that has gone is followed by another.
+        with suppress(OSError), Prober(target) as prober:
+            while True:
+                await trio.to_thread.run_sync(
+                    _beat, manager, prober, target, abandon_on_cancel=True, limiter=limiter
+                )
+                await trio.sleep(pause)
+        await trio.sleep(pause)
 
 
-def _beat(manager: ServiceManager, target: str) -> None:
-    """One sign of life, if there is one.
-
-    `health` asks for a name, as guests do; that would wait along with whatever else is looked up in
-    the same directory, and one source that hangs is no reason to take the others away as well.
-    """
-    try:
-        os.getxattr(target, ALIVE)
-    except OSError as error:
-        if error.errno == errno.ENODATA:
-            manager.answering()
-        else:
-            log.error("%s does not answer as it should: %s", printable(target), error.strerror)
+def _beat(manager: ServiceManager, prober: Prober, target: str) -> None:
+    """One sign of life, if there is one. Raises OSError where *prober* has gone."""
+    number = prober.ask()
+    if number == errno.ENODATA:
+        manager.answering()
+    else:
+        log.error("%s does not answer as it should: %s", printable(target), os.strerror(number))
