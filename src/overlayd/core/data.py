@@ -12,11 +12,12 @@ from typing import NamedTuple
 from overlayd.core.access import Access, Held, screen_flags, wants_to_change
 from overlayd.core.assembly import Assembly
 from overlayd.core.attributes import Attributes
-from overlayd.core.handles import Handle
+from overlayd.core.handles import Handle, is_writable
 from overlayd.core.names import Names
 from overlayd.core.namespace import Namespace, check_name
 from overlayd.core.nodes import Node
 from overlayd.core.types import Attrs
+from overlayd.core.ways import Way, Ways
 from overlayd.errors import eacces, ebadf, eexist, eisdir, erofs
 from overlayd.host import fs
 from overlayd.host.credentials import Caller
@@ -41,6 +42,7 @@ class Data:
         self._access = access
         self._attributes = attributes
         self._names = names
+        self.ways = Ways()
 
     def open(self, number: int, flags: int, caller: Caller) -> int:
         """Open a regular file with the rights *caller* has on the host."""
@@ -59,18 +61,40 @@ class Data:
             self._access.permit("open for writing", caller, inode=Held(node, path))
         with space.credentials.acting_as(caller):
             fd = space.cache.opening(lambda: fs.reopen(path, host_flags))
+            way = self._join(node, path, host_flags, caller)
         if self._access.is_behind_read_only(node):
             fs.spare_atime(fd)
-        return self._hold(node, fd, host_flags, caller, assembly)
+        return self._hold(node, fd, host_flags, caller, assembly, way)
+
+    def _join(self, node: Node, fd: fs.Fd, flags: int, caller: Caller) -> Way:
+        """How the data of a handle that is opened with *flags* goes; to be asked as *caller*.
+
+        A server's rights and delayed errors depend on who has opened a file: through us.
+        """
+        passes = not self._namespace.may_block(node)
+        return self.ways.join(node, fd, caller, writes=is_writable(flags), passes=passes)
+
+    def way_of(self, number: int) -> tuple[int, bool]:
+        """The backing file of handle *number*, 0 for none, and whether to read and write through us
+        all the same.
+
+        The latter where somebody else has had it opened: the kernel writes to it with their rights.
+        """
+        handle = self._namespace.handles.get(number)
+        way = handle.way
+        if way is None or not way.backing:
+            return 0, False
+        return way.backing, handle.writable and way.by_root != (handle.opener.uid == 0)
 
     def _hold(
-        self, node: Node, fd: fs.Fd, flags: int, caller: Caller, assembly: Assembly
+        self, node: Node, fd: fs.Fd, flags: int, caller: Caller, assembly: Assembly, way: Way
     ) -> Handle:
         """A handle on what was opened under *assembly*; what came after it is heeded, too.
 
         A source may keep a thread waiting for so long that `revoke` has been there already.
         """
         handle = self._namespace.handles.open(node, fd, flags, caller)
+        handle.way = way
         if handle.writable and self._namespace.assembly is not assembly:
             self.revoke(handle)
         return handle
@@ -108,7 +132,9 @@ class Data:
             )
         # By the open file, not by its name: the host may have moved it already.
         node, status = space.adopt_opened(directory, name, opened)
-        handle = self._hold(node, opened, host_flags, caller, assembly)
+        with space.credentials.acting_as(caller):
+            way = self._join(node, opened, host_flags, caller)
+        handle = self._hold(node, opened, host_flags, caller, assembly, way)
         attrs = self._attributes.describe(node, status)
         space.nodes.lend(node)
         return Created(handle.number, attrs)
@@ -187,7 +213,9 @@ class Data:
 
     def release(self, number: int) -> None:
         """Close a file or directory stream, once no other operation uses its descriptor."""
-        self._namespace.handles.close(number)
+        handle = self._namespace.handles.close(number)
+        if handle.way is not None:
+            self.ways.leave(handle.way, writes=handle.writable)
 
 
 def _file(handle: Handle) -> fs.Fd:

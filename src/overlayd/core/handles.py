@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 
 from overlayd.core.nodes import Node
+from overlayd.core.ways import Way
 from overlayd.errors import ebadf
 from overlayd.host.credentials import Caller
 from overlayd.host.fs import Fd
@@ -12,10 +13,15 @@ from overlayd.host.fs import Fd
 _ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 
 
+def is_writable(flags: int) -> bool:
+    """Whether what is opened with *flags* can be written to."""
+    return flags & _ACCESS_MODE != os.O_RDONLY
+
+
 class Handle:
     """An open file or directory stream."""
 
-    __slots__ = ("fd", "flags", "is_path", "listing", "node", "number", "opener", "revoked")
+    __slots__ = ("fd", "flags", "is_path", "listing", "node", "number", "opener", "revoked", "way")
 
     def __init__(self, number: int, node: Node, fd: Fd | None, flags: int, opener: Caller) -> None:
         self.number = number
@@ -30,6 +36,8 @@ class Handle:
         """Whose rights writing through it is done with (set-id bits are cleared by them)."""
         self.revoked = False
         """Whether writing through it came to an end: what it is open on is now read-only."""
+        self.way: Way | None = None
+        """Regular files: how its data goes."""
         self.listing: list[bytes] | None = None
         """Directories: the names as they were when the listing was last begun."""
 
@@ -41,7 +49,7 @@ class Handle:
     @property
     def writable(self) -> bool:
         """Whether it was opened for writing."""
-        return self.flags & _ACCESS_MODE != os.O_RDONLY
+        return is_writable(self.flags)
 
 
 class HandleTable:

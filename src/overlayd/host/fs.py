@@ -191,7 +191,7 @@ def spare_atime(fd: Fd) -> None:
     try:
         flags = fcntl.fcntl(fd.number, fcntl.F_GETFL)
         fcntl.fcntl(fd.number, fcntl.F_SETFL, flags | os.O_NOATIME)
-    except PermissionError:
+    except OSError:
         pass
 
 

@@ -23,6 +23,7 @@ from overlayd.kernel import wire
 from overlayd.kernel.cache import LASTING, CachePolicy
 from overlayd.kernel.coherence import ABSENT, Coherence, Validity
 from overlayd.kernel.forgetting import Crowded
+from overlayd.kernel.passthrough import Mode, Passthrough
 from overlayd.kernel.requests import Requests, answering, answering_then
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,13 @@ class Operations(Requests):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, overlay: Overlay, cache: CachePolicy, errors: ErrorStyle) -> None:
+    def __init__(
+        self,
+        overlay: Overlay,
+        cache: CachePolicy,
+        errors: ErrorStyle,
+        passthrough: Mode = "off",
+    ) -> None:
         super().__init__(overlay, errors)
         self.crowded = Crowded()
         self._names = overlay.names
@@ -81,6 +88,7 @@ class Operations(Requests):
         self._attributes = overlay.attributes
         self._data = overlay.data
         self.coherence = Coherence(overlay.namespace, cache)
+        self.passthrough = overlay.data.ways.registry = Passthrough(passthrough)
         self.configure(cache, errors)
         self._doubted: list[tuple[int, int, bytes]] = []
         """The links that the kernel was told to ask for again."""
@@ -328,10 +336,18 @@ class Operations(Requests):
         handle = self._data.open(inode, flags, _caller(ctx))
         try:
             keeps = self.coherence.opened(handle, flags)
+            self._send_past_us(handle)
         except BaseException:
             self._data.release(handle)
             raise
         return FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=keeps)
+
+    def _send_past_us(self, handle: int) -> None:
+        """Have the kernel take the data of *handle*, which is handed out next, the way it goes."""
+        backing, through_us = self._data.way_of(handle)
+        flags = wire.DIRECT_IO if through_us else 0
+        if backing and not wire.amend_open(handle, flags, backing):
+            raise OSError(errno.EIO, "the reply to an open could not be amended")
 
     @answering_then(_note_created)
     def create(
@@ -339,6 +355,7 @@ class Operations(Requests):
     ) -> tuple[FileInfo, EntryAttributes]:
         near = self.coherence.names_in(parent_inode)
         created = self._data.create(parent_inode, name, mode, flags, _caller(ctx))
+        self._send_past_us(created.handle)
         info = FileInfo(fh=pyfuse3.FileHandleT(created.handle), keep_cache=False)
         return info, self._made(parent_inode, name, created.attrs, near)
 

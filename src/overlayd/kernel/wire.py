@@ -13,6 +13,8 @@ PARALLEL_DIROPS = 1 << 18
 """INIT: lookups and listings in one directory need not wait for each other."""
 PASSTHROUGH = 1 << 37
 """INIT: the kernel may read and write files that were registered with the session past us."""
+DIRECT_IO = 1 << 0
+"""Open: each read and write comes to us, with a backing file too; mmap is then that file's."""
 KEEP_CACHE = 1 << 1
 """Open and opendir: what the kernel has cached of it stays valid."""
 CACHE_DIR = 1 << 3
@@ -40,6 +42,11 @@ def _load() -> tuple[ModuleType | None, str]:
 
 
 _extension, _absence = _load()
+
+
+def absence() -> str:
+    """Why the extension is not there; empty where it is."""
+    return _absence
 
 
 def want(*, passthrough: bool = False, stack_depth: int = 1) -> None:

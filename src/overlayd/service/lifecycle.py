@@ -14,7 +14,7 @@ import resource
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ import trio
 from overlayd.core.overlay import Overlay
 from overlayd.errors import OverlaydError
 from overlayd.host import device, fs, libc
-from overlayd.host.mounts import Mount, mount_at, unique_id
+from overlayd.host.mounts import Mount, mount_at, read_mounts, unique_id
 from overlayd.host.propagation import may_mount
 from overlayd.host.sources import Source
 from overlayd.kernel.changes import HostChanges
@@ -36,6 +36,7 @@ from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.loop import RequestLoop
 from overlayd.kernel.notifications import Notifier
 from overlayd.kernel.operations import Operations
+from overlayd.kernel.passthrough import Passthrough, insist, obstacle
 from overlayd.service.asking import Explainer
 from overlayd.service.control import Control, open_socket
 from overlayd.service.mount_options import fuse_options, target_mode
@@ -143,12 +144,13 @@ class _Live(NamedTuple):
     notifier: Notifier
     forgetter: Forgetter
     changes: HostChanges
+    passthrough: Passthrough
 
 
 @contextmanager
 def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iterator[_Live]:
     """The FUSE session, the record of it and its socket, taken down at the end of the block."""
-    operations = Operations(overlay, plan.cache, plan.errors)
+    operations = Operations(overlay, plan.cache, plan.errors, plan.passthrough)
     loop = RequestLoop(len(os.sched_getaffinity(0)))
     operations.away = loop.away
     loop.install()
@@ -172,11 +174,12 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
             manager=manager,
         )
         control.verbs["reload"] = reloader.on_request
-        status = Status(lambda: reloader.plan, overlay, operations.counters, mount.dev)
+        status = Status(lambda: reloader.plan, overlay, operations, mount.dev)
         control.verbs.update(status=status.verb, explain=Explainer(overlay).verb)
         with open_socket(registration.path) as listener:
             forgetter = Forgetter(overlay.namespace, operations.crowded, notifier)
-            yield _Live(mount, control, listener, reloader, notifier, forgetter, changes)
+            background = (reloader, notifier, forgetter, changes)
+            yield _Live(mount, control, listener, *background, operations.passthrough)
     except BaseExceptionGroup as group:
         crashed = group.split(OverlaydError)[1] is not None
         raise
@@ -205,9 +208,11 @@ def _record(plan: MountPlan, mount: Mount) -> Record:
 def _mount(plan: MountPlan, operations: Operations) -> None:
     """Mount through libfuse; what it prints about a failure becomes our one line."""
     _check_device()
+    insist(plan.passthrough, obstacle())
     hosts = [_present_path(source) for source in plan.sources]
     options = fuse_options(plan.mount_options, hosts, allow_other=plan.allow_other)
     with open(os.memfd_create("libfuse"), "w+b") as said, _stderr_into(said.fileno()):
+        wire.want(passthrough=plan.may_pass, stack_depth=_stack_depth(plan.sources))
         try:
             pyfuse3.init(operations, os.path.abspath(plan.target), options)
         except (RuntimeError, UnicodeEncodeError) as error:
@@ -216,6 +221,15 @@ def _mount(plan: MountPlan, operations: Operations) -> None:
             raise OverlaydError(
                 f"{printable(plan.target)} cannot be mounted: {words or error}"
             ) from None
+
+
+def _stack_depth(sources: Sequence[Source]) -> int:
+    """On how many file systems files may lie that the kernel is to read and write past us.
+
+    With more than one, overlayfs does not take our mount for a layer.
+    """
+    ids = {source.stat.mount_id for source in sources}
+    return 2 if any(mount.is_stacked for mount in read_mounts() if mount.mount_id in ids) else 1
 
 
 def _present_path(source: Source) -> str:
@@ -282,13 +296,13 @@ async def _serve(
             nursery.start_soon(live.reloader.on_signal, signal.SIGHUP)
         if lifeline is not None:
             nursery.start_soon(stop.on_hangup, lifeline)
-        nursery.start_soon(_announce, target, ready, live.changes, manager)
+        nursery.start_soon(_announce, live, target, ready, manager)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
         nursery.cancel_scope.cancel()
 
 
 async def _announce(
-    target: str, ready: Callable[[], None], changes: HostChanges, manager: ServiceManager
+    live: _Live, target: str, ready: Callable[[], None], manager: ServiceManager
 ) -> None:
     """Call *ready* when a request has gone all the way through the kernel to us and back."""
     try:
@@ -299,8 +313,10 @@ async def _announce(
         ) from None
     log.info("serving %s", printable(target))
     log.debug("replies amended on the wire: %s", wire.state())
+    insist(live.passthrough.mode, live.passthrough.obstacle)
+    log.info("open files are read and written %s", live.passthrough)
     ready()
-    changes.adjust()
+    live.changes.adjust()
     await trio.to_thread.run_sync(manager.ready, f"Serving {target}")
     await feed_watchdog(manager, target)
 

@@ -16,6 +16,7 @@ from overlayd.core.remount import Outdated
 from overlayd.errors import OverlaydError, UsageError
 from overlayd.kernel.changes import HostChanges
 from overlayd.kernel.operations import Operations
+from overlayd.kernel.passthrough import insist
 from overlayd.service.notify import NOBODY, ServiceManager
 from overlayd.service.plan import MountPlan
 from overlayd.table.difference import Difference, compare_tables
@@ -64,6 +65,7 @@ class Reloader:
         """
         async with self._lock:
             plan, wanted = await self._ask_sources()
+            insist(plan.as_mounted(self.plan).passthrough, self._operations.passthrough.wanting)
             difference = self._compare(plan, wanted)
             outdated = self._overlay.remount(wanted)
             others = (plan.cache, plan.rules) != (self.plan.cache, self.plan.rules)
@@ -144,10 +146,12 @@ class Reloader:
 
     def _take_over(self, plan: MountPlan) -> None:
         self._overlay.namespace.rules = plan.rules
+        settings = plan.as_mounted(self.plan)
         self._operations.configure(plan.cache, plan.errors)
+        self._operations.passthrough.mode = settings.passthrough
         self._changes.adjust()
         logging.getLogger().setLevel(plan.log_level.upper())
-        self.plan = plan.as_mounted(self.plan)
+        self.plan = settings
         self._record(self.plan)
 
     async def _tell_kernel(self, outdated: Outdated) -> None:

@@ -1,0 +1,91 @@
+"""Which way the data of each open file goes: past us, straight to the host file, or through us.
+
+The kernel takes the data of one inode one way for as long as it is open, and from one backing file.
+So the first who opens it decides, and all others follow until the last one has closed it. This is
+the only owner of the numbers that backing files have with the kernel.
+"""
+
+import threading
+from typing import Protocol
+
+from overlayd.core.nodes import Node
+from overlayd.host.credentials import Caller
+from overlayd.host.fs import Fd
+
+
+class Registry(Protocol):
+    """Where files are registered that the kernel is to read and write past us."""
+
+    def register(self, fd: Fd) -> int:
+        """The number of the file that *fd* names, above 0; 0 where it has to go through us.
+
+        What is written is written with the rights that this thread has at the moment.
+        """
+
+    def give_back(self, backing: int) -> None:
+        """Nothing new is opened by the number *backing* any more."""
+
+
+class Way:
+    """How the data of one open inode goes."""
+
+    __slots__ = ("backing", "by_root", "handles", "node", "writers")
+
+    def __init__(self, node: Node, backing: int, by_root: bool) -> None:
+        self.node = node
+        self.backing = backing
+        """The number of its backing file, 0 where its data goes through us."""
+        self.by_root = by_root
+        """Whether the kernel writes the backing file with root's rights."""
+        self.handles = 0
+        self.writers = 0
+        """How many of them were opened for writing."""
+
+
+class Ways:
+    """The ways of all open files. Files are opened in several threads at once."""
+
+    def __init__(self) -> None:
+        self.registry: Registry | None = None
+        """None where all data goes through us."""
+        self._lock = threading.Lock()
+        self._by_node: dict[Node, Way] = {}
+        self.backings = 0
+        """How many numbers of backing files there are at the moment."""
+        self.opened = 0
+        """How many handles there were, so far, whose data went past us."""
+
+    def join(self, node: Node, fd: Fd, caller: Caller, *, writes: bool, passes: bool = True) -> Way:
+        """The way for one more handle on *node*, which *fd* names; to be asked as *caller*.
+
+        Without *passes*, one that nobody has open yet goes through us.
+        """
+        with self._lock:
+            way = self._by_node.get(node)
+            if way is None:
+                backing = 0
+                if passes and self.registry is not None:
+                    backing = self.registry.register(fd)
+                    self.backings += backing > 0
+                way = self._by_node[node] = Way(node, backing, caller.uid == 0)
+            way.handles += 1
+            way.writers += writes
+            self.opened += way.backing > 0
+            return way
+
+    def leave(self, way: Way, *, writes: bool) -> None:
+        """One handle fewer; with the last one its backing file is given back."""
+        with self._lock:
+            way.handles -= 1
+            way.writers -= writes
+            if way.handles:
+                return
+            del self._by_node[way.node]
+            if way.backing and self.registry is not None:
+                self.backings -= 1
+                self.registry.give_back(way.backing)
+
+    def is_written_past_us(self, node: Node) -> bool:
+        """Whether somebody may write to *node* at this moment without our hearing of it."""
+        way = self._by_node.get(node)
+        return way is not None and way.backing > 0 and way.writers > 0
