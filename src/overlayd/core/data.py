@@ -74,18 +74,6 @@ class Data:
         passes = not self._namespace.may_block(node)
         return self.ways.join(node, fd, caller, writes=is_writable(flags), passes=passes)
 
-    def way_of(self, number: int) -> tuple[int, bool]:
-        """The backing file of handle *number*, 0 for none, and whether to read and write through us
-        all the same.
-
-        The latter where somebody else has had it opened: the kernel writes to it with their rights.
-        """
-        handle = self._namespace.handles.get(number)
-        way = handle.way
-        if way is None or not way.backing:
-            return 0, False
-        return way.backing, handle.writable and way.by_root != (handle.opener.uid == 0)
-
     def _hold(
         self, node: Node, fd: fs.Fd, flags: int, caller: Caller, assembly: Assembly, way: Way
     ) -> Handle:

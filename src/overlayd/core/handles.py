@@ -47,6 +47,22 @@ class Handle:
         return self.node.key.dev if self.node.key is not None else 0
 
     @property
+    def passes_us(self) -> bool:
+        """Whether the kernel reads and writes for it by itself.
+
+        Not for one that may write to a file which it would write with somebody else's rights.
+        """
+        way = self.way
+        if way is None or not way.backing:
+            return False
+        return not self.writable or way.by_root == (self.opener.uid == 0)
+
+    @property
+    def cannot_be_revoked(self) -> bool:
+        """Whether a guest may write with it without our hearing of it, if only to a mapping."""
+        return self.writable and self.way is not None and self.way.backing > 0
+
+    @property
     def writable(self) -> bool:
         """Whether it was opened for writing."""
         return is_writable(self.flags)

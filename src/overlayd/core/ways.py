@@ -48,6 +48,8 @@ class Ways:
     def __init__(self) -> None:
         self.registry: Registry | None = None
         """None where all data goes through us."""
+        self.holds_back = False
+        """Whether what is opened for writing by nobody yet goes through us for the moment."""
         self._lock = threading.Lock()
         self._by_node: dict[Node, Way] = {}
         self.backings = 0
@@ -64,7 +66,7 @@ class Ways:
             way = self._by_node.get(node)
             if way is None:
                 backing = 0
-                if passes and self.registry is not None:
+                if passes and self.registry is not None and not (writes and self.holds_back):
                     backing = self.registry.register(fd)
                     self.backings += backing > 0
                 way = self._by_node[node] = Way(node, backing, caller.uid == 0)
@@ -84,8 +86,3 @@ class Ways:
             if way.backing and self.registry is not None:
                 self.backings -= 1
                 self.registry.give_back(way.backing)
-
-    def is_written_past_us(self, node: Node) -> bool:
-        """Whether somebody may write to *node* at this moment without our hearing of it."""
-        way = self._by_node.get(node)
-        return way is not None and way.backing > 0 and way.writers > 0

@@ -52,10 +52,11 @@ def _note_stream(operations: Any, handle: int, _inode: int) -> None:
 
 def _note_open(operations: Any, info: FileInfo, _inode: int) -> None:
     operations.counters.opened(info.fh)
+    operations.coherence.settle_doubts()
 
 
 def _note_created(operations: Any, created: tuple[FileInfo, EntryAttributes], _parent: int) -> None:
-    operations.counters.opened(created[0].fh)
+    _note_open(operations, created[0], _parent)
 
 
 def _note_read(operations: Any, data: bytes, handle: int) -> None:
@@ -342,12 +343,17 @@ class Operations(Requests):
             raise
         return FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=keeps)
 
-    def _send_past_us(self, handle: int) -> None:
-        """Have the kernel take the data of *handle*, which is handed out next, the way it goes."""
-        backing, through_us = self._data.way_of(handle)
-        flags = wire.DIRECT_IO if through_us else 0
-        if backing and not wire.amend_open(handle, flags, backing):
+    def _send_past_us(self, number: int) -> None:
+        """Have the kernel take the data of handle *number*, handed out next, the way it goes."""
+        opened = self._overlay.namespace.handles.get(number)
+        way = opened.way
+        if way is None or not way.backing:
+            return
+        flags = 0 if opened.passes_us else wire.DIRECT_IO
+        if not wire.amend_open(number, flags, way.backing):
             raise OSError(errno.EIO, "the reply to an open could not be amended")
+        if way.writers:
+            self.coherence.opened_past_us(opened.node)
 
     @answering_then(_note_created)
     def create(
