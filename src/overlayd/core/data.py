@@ -61,18 +61,33 @@ class Data:
             self._access.permit("open for writing", caller, inode=Held(node, path))
         with space.credentials.acting_as(caller):
             fd = space.cache.opening(lambda: fs.reopen(path, host_flags))
-            way = self._join(node, path, host_flags, caller)
         if self._access.is_behind_read_only(node):
             fs.spare_atime(fd)
-        return self._hold(node, fd, host_flags, caller, assembly, way)
+            way = self._join_quietly(node, path, host_flags)
+        else:
+            way = self._join(node, path, host_flags, caller)
+        handle = self._hold(node, fd, host_flags, caller, assembly, way)
+        self._check_direct(handle, flags, path)
+        return handle
 
     def _join(self, node: Node, fd: fs.Fd, flags: int, caller: Caller) -> Way:
-        """How the data of a handle that is opened with *flags* goes; to be asked as *caller*.
+        """How the data of a handle goes that is opened with *flags*; *caller* is who writes it.
 
         A server's rights and delayed errors depend on who has opened a file: through us.
         """
-        passes = not self._namespace.may_block(node)
-        return self.ways.join(node, fd, caller, writes=is_writable(flags), passes=passes)
+        found = None if self._namespace.may_block(node) else fd
+        with self._namespace.credentials.acting_as(caller, groups=False):
+            return self.ways.join(
+                node, lambda: found, writes=is_writable(flags), by_root=caller.uid == 0
+            )
+
+    def _join_quietly(self, node: Node, fd: fs.Fd, flags: int) -> Way:
+        """The same for what is shown read-only: reading it leaves the access time alone."""
+
+        def find() -> fs.Fd | None:
+            return None if self._namespace.may_block(node) else self._namespace.quiet.find(fd)
+
+        return self.ways.join(node, find, writes=is_writable(flags), by_root=True)
 
     def _hold(
         self, node: Node, fd: fs.Fd, flags: int, caller: Caller, assembly: Assembly, way: Way
@@ -85,7 +100,23 @@ class Data:
         handle.way = way
         if handle.writable and self._namespace.assembly is not assembly:
             self.revoke(handle)
+            if handle.revoked and handle.cannot_be_revoked:
+                self.release(handle.number)
+                raise erofs()
         return handle
+
+    def _check_direct(self, handle: Handle, flags: int, fd: fs.Fd) -> None:
+        """Raise EINVAL, as the host does, where it cannot do without the page cache.
+
+        The kernel opens a backing file with the guest's *flags*, and would answer EIO.
+        """
+        if not flags & os.O_DIRECT or handle.way is None or not handle.way.backing:
+            return
+        try:
+            fs.check_direct(fd)
+        except OSError:
+            self.release(handle.number)
+            raise
 
     def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> Created:
         """Create and open a file; without O_EXCL, one that came to be meanwhile is opened."""
@@ -120,9 +151,9 @@ class Data:
             )
         # By the open file, not by its name: the host may have moved it already.
         node, status = space.adopt_opened(directory, name, opened)
-        with space.credentials.acting_as(caller):
-            way = self._join(node, opened, host_flags, caller)
+        way = self._join(node, opened, host_flags, caller)
         handle = self._hold(node, opened, host_flags, caller, assembly, way)
+        self._check_direct(handle, flags, opened)
         attrs = self._attributes.describe(node, status)
         space.nodes.lend(node)
         return Created(handle.number, attrs)

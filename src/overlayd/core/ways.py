@@ -6,10 +6,10 @@ the only owner of the numbers that backing files have with the kernel.
 """
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from overlayd.core.nodes import Node
-from overlayd.host.credentials import Caller
 from overlayd.host.fs import Fd
 
 
@@ -19,7 +19,7 @@ class Registry(Protocol):
     def register(self, fd: Fd) -> int:
         """The number of the file that *fd* names, above 0; 0 where it has to go through us.
 
-        What is written is written with the rights that this thread has at the moment.
+        The kernel will write it with the rights that this thread has at the moment.
         """
 
     def give_back(self, backing: int) -> None:
@@ -57,19 +57,24 @@ class Ways:
         self.opened = 0
         """How many handles there were, so far, whose data went past us."""
 
-    def join(self, node: Node, fd: Fd, caller: Caller, *, writes: bool, passes: bool = True) -> Way:
-        """The way for one more handle on *node*, which *fd* names; to be asked as *caller*.
+    def join(
+        self, node: Node, find: Callable[[], Fd | None], *, writes: bool, by_root: bool
+    ) -> Way:
+        """The way for one more handle on *node*.
 
-        Without *passes*, one that nobody has open yet goes through us.
+        *find* gives the descriptor to register it by, None to have its data go through us; it is
+        called where nobody has the file open yet. It is registered with the rights of this thread,
+        which are root's or not, as *by_root* says.
         """
         with self._lock:
             way = self._by_node.get(node)
             if way is None:
                 backing = 0
-                if passes and self.registry is not None and not (writes and self.holds_back):
+                fd = None if self.registry is None or (writes and self.holds_back) else find()
+                if fd is not None and self.registry is not None:
                     backing = self.registry.register(fd)
                     self.backings += backing > 0
-                way = self._by_node[node] = Way(node, backing, caller.uid == 0)
+                way = self._by_node[node] = Way(node, backing, by_root)
             way.handles += 1
             way.writers += writes
             self.opened += way.backing > 0
