@@ -71,6 +71,8 @@ class Coherence:
         """Inodes whose attributes the kernel is to be told to forget."""
         self.doubt = trio.Event()
         """Set once there are any, and it is known on the event loop."""
+        self._sent_back: set[int] = set()
+        """Inodes whose opening was answered so that the kernel looks their names up once more."""
         self.strayed: set[Node] = set()
         """Open files that the host took away from the name they were known by."""
 
@@ -290,9 +292,15 @@ class Coherence:
         if told is None or told <= 0 or opened.fd is None:
             return told != NOT_RELIED_ON
         if self._namespace.status(opened.fd).ctime_ns == told:
+            self._sent_back.discard(node.number)
             return True
         node.told_ns = NOT_RELIED_ON
-        raise estale()
+        if node.number not in self._sent_back:
+            self._sent_back.add(node.number)
+            raise estale()
+        self._sent_back.discard(node.number)
+        self.doubtful.add(node.number)  # it is being written to all the time
+        return False
 
     def opened_past_us(self, node: Node) -> None:
         """*node* was opened so that a guest may write to it without our hearing of it.
@@ -368,6 +376,7 @@ class Coherence:
         """The kernel knows nothing of *node* any more."""
         self.watcher.forget(node)
         self.strayed.discard(node)
+        self._sent_back.discard(node.number)
         self.written_past_us.discard(node)
 
 

@@ -11,6 +11,9 @@ from types import ModuleType
 
 PARALLEL_DIROPS = 1 << 18
 """INIT: lookups and listings in one directory need not wait for each other."""
+HANDLE_KILLPRIV = 1 << 28
+"""INIT: writing clears set-id bits and file capabilities on our side, by the rights of whoever
+writes; so the kernel need not ask for the extended attribute that says so before each write."""
 PASSTHROUGH = 1 << 37
 """INIT: the kernel may read and write files that were registered with the session past us."""
 DIRECT_IO = 1 << 0
@@ -56,7 +59,7 @@ def want(*, passthrough: bool = False, stack_depth: int = 1) -> None:
     files may lie: 1, or 2 for overlayfs, which then cannot have our mount as a layer.
     """
     if _extension is not None:
-        flags = PARALLEL_DIROPS | (PASSTHROUGH if passthrough else 0)
+        flags = PARALLEL_DIROPS | HANDLE_KILLPRIV | (PASSTHROUGH if passthrough else 0)
         _extension.want(flags, stack_depth if passthrough else 0)
 
 
