@@ -101,7 +101,7 @@ def test_the_host_changes_what_a_guest_reads(mount: CountedMount, source: Path) 
 
 def unasked(top: Path) -> int:
     """What the daemon of TOP has written that was no reply: a notification is one system call."""
-    answered = sum(status(top)["operations"].values())
+    answered: int = sum(status(top)["operations"].values())
     words = Path(f"/proc/{daemon_of(top)}/io").read_text().split()
     return int(words[words.index("syscw:") + 1]) - answered
 
