@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from passthrough.mounts import all_closed, asked, passing, told
-from passthrough.test_sources import use
+from passthrough.test_kinds_of_source import use
 from support.live import make_target
 from support.mounting import mounted, overlayd
 from support.planting import plant
@@ -167,3 +168,17 @@ def test_required(source: Path, tmp_path: Path) -> None:
         assert "by the kernel, past the daemon\n" in Path(f"{top}.log").read_text()
         with (top / "file").open("rb"):
             assert "past the daemon; 1 files open so\n" in overlayd("status", str(top))
+
+
+def test_said_beforehand(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dirs = ["--dir", f"{source}::/"]
+    assert overlayd("check", "-v", *dirs).endswith("\ndata: past the daemon, by the kernel\n")
+    assert "data" not in overlayd("check", *dirs)
+    with mounted(tmp_path, f"{source}::/") as top:
+        dirs += ["--dir", f"{top}/dir::/fuse"]
+        said = overlayd("check", "-v", *dirs)
+        assert "/fuse: through the daemon: its source lies on fuse.overlayd\n" in said
+        answer = json.loads(overlayd("check", "-v", "--json", *dirs))["data"]
+        assert answer == {"obstacle": "", "through_the_daemon": {"/fuse": "fuse.overlayd"}}
+    monkeypatch.setenv("OVERLAYD_WIRE", "off")
+    assert f"data: through the daemon: {NO_EXTENSION}\n" in overlayd("check", "-v", *dirs[:2])

@@ -24,7 +24,7 @@ Mode = Literal["auto", "off", "require"]
 _SINCE = (6, 9)
 _NO_RIGHT = "it needs CAP_SYS_ADMIN, which the daemon lacks"
 _NOT_OFFERED = "this kernel was built without it (CONFIG_FUSE_PASSTHROUGH)"
-_SWITCHED_OFF = "switched off"
+SWITCHED_OFF = "switched off"
 _REFUSALS = {
     errno.ELOOP: "their file system is stacked on another one",
     errno.EOPNOTSUPP: "their file system does not offer it",
@@ -77,13 +77,13 @@ class Passthrough:
         self._session = state.session
         found = obstacle() or state.trouble
         if not found and not state.granted & wire.PASSTHROUGH:
-            return _SWITCHED_OFF if state.offered & wire.PASSTHROUGH else _NOT_OFFERED
+            return SWITCHED_OFF if state.offered & wire.PASSTHROUGH else _NOT_OFFERED
         return found or ("" if may_open_backing(self._session) else _NO_RIGHT)
 
     @property
     def obstacle(self) -> str:
         """Why all data goes through the daemon; empty where it need not."""
-        return _SWITCHED_OFF if self.mode == "off" else self.wanting
+        return SWITCHED_OFF if self.mode == "off" else self.wanting
 
     def register(self, fd: Fd) -> int:
         """The number of the file that *fd* names, 0 where the kernel does not take it."""
