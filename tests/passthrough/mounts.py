@@ -14,6 +14,8 @@ from support.mounting import mounted
 from support.processes import wait_until
 
 SINCE = (6, 9)
+LARGE = 200_000
+"""Bytes. Smaller files that are only read go through the daemon where the kernel may keep them."""
 
 
 def kernel_version() -> tuple[int, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coherence.counted import CountedMount, counted
-from passthrough.mounts import status, told
+from passthrough.mounts import LARGE, status, told
 from support.live import daemon_of
 from support.planting import plant
 from support.processes import in_child, wait_until
@@ -23,7 +23,7 @@ SOON = 1.0
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return plant(tmp_path / "source", "file=before", "other=other", "sub/file=in sub")
+    return plant(tmp_path / "source", "file=before", "large=" + "x" * LARGE, "sub/file=in sub")
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def test_the_host_changes_what_a_guest_writes(mount: CountedMount, source: Path)
 
 
 def test_the_host_changes_what_a_guest_reads(mount: CountedMount, source: Path) -> None:
-    host, guest = source / "file", mount.top / "file"
+    host, guest = source / "large", mount.top / "large"
     with guest.open("rb", 0) as file:
-        assert file.read() == b"before"
+        assert file.read() == b"x" * LARGE
         host.write_text("after that")
         assert os.pread(file.fileno(), 100, 0) == b"after that"
         assert wait_until(lambda: os.fstat(file.fileno()).st_size == 10, SOON)
@@ -140,16 +140,16 @@ def test_what_is_closed_is_kept_again(mount: CountedMount) -> None:
 def test_access_times(source: Path, mount: CountedMount, tmp_path: Path) -> None:
     """A writable preopen reads as the host does (relatime, and it is old), a read-only one spares
     them, also where several have it open."""
-    for name in ("file", "other"):
-        status = os.stat(source / name)
-        os.utime(source / name, ns=(LONG_AGO, status.st_mtime_ns))
-    assert (mount.top / "file").read_bytes() == b"before"
-    assert os.stat(source / "file").st_atime_ns > LONG_AGO
-    assert os.stat(mount.top / "file").st_atime_ns == os.stat(source / "file").st_atime_ns
+    host, guest = source / "large", mount.top / "large"
+    os.utime(host, ns=(LONG_AGO, host.stat().st_mtime_ns))
+    assert guest.read_bytes() == b"x" * LARGE
+    assert host.stat().st_atime_ns > LONG_AGO
+    assert guest.stat().st_atime_ns == host.stat().st_atime_ns
+    os.utime(host, ns=(LONG_AGO, host.stat().st_mtime_ns))
     with counted(tmp_path, f"{source}::/::ro") as reading:
-        with (reading.top / "other").open("rb") as one, (reading.top / "other").open("rb") as two:
-            assert one.read() == two.read() == b"other"
+        with (reading.top / "large").open("rb") as one, (reading.top / "large").open("rb") as two:
+            assert one.read() == two.read() == b"x" * LARGE
             with mmap.mmap(one.fileno(), 0, prot=mmap.PROT_READ) as view:
-                assert view[:5] == b"other"
+                assert view[:5] == b"xxxxx"
         assert told(reading.top)["opened"] == 2
-    assert os.stat(source / "other").st_atime_ns == LONG_AGO
+    assert host.stat().st_atime_ns == LONG_AGO

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from passthrough.mounts import asked, passing, told
+from passthrough.mounts import LARGE, asked, passing, told
 from support.mounting import mounted
 from support.planting import plant
 from support.processes import in_child, outcome, wait_until
@@ -26,11 +26,11 @@ for number in range(500):
 
 
 def test_the_daemon_is_not_asked(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", "file=" + "x" * 10_000)
+    source = plant(tmp_path / "source", "file=" + "x" * LARGE)
     with passing(tmp_path, f"{source}::/") as top:
         (top / "new").write_bytes(b"y" * 300_000)
         assert (top / "new").read_bytes() == b"y" * 300_000
-        assert len((top / "file").read_bytes()) == 10_000
+        assert len((top / "file").read_bytes()) == LARGE
         assert asked(top, "read", "write") == 0
         assert told(top)["opened"] == 3
 
@@ -127,12 +127,12 @@ def test_replaced_on_the_host(tmp_path: Path) -> None:
 
 def test_a_reader_first_and_then_a_writer(tmp_path: Path) -> None:
     """Registered by an open that only reads; the kernel opens it anew for each."""
-    source = plant(tmp_path / "source", "file=before")
+    source = plant(tmp_path / "source", "file=" + "before" * LARGE)
     with passing(tmp_path, f"{source}::/") as top, (top / "file").open("rb", 0) as reader:
         with (top / "file").open("r+b", 0) as writer:
             writer.write(b"after!")
             assert outcome(os.write, reader.fileno(), b"x") == "EBADF"
-        assert reader.read() == b"after!"
+        assert reader.read(12) == b"after!before"
         assert asked(top, "read", "write") == 0
 
 
@@ -177,3 +177,25 @@ def test_a_program_runs_from_it(tmp_path: Path, mode: str) -> None:
         writer = os.open(top / "bin/true", os.O_WRONLY)
         assert outcome(os.execv, top / "bin/true", ["true"]) == "ETXTBSY"
         os.close(writer)
+
+
+def test_what_is_small_and_only_read_stays_with_the_kernel(tmp_path: Path) -> None:
+    """Else it would ask for the access time whenever the file is looked at next."""
+    source = plant(tmp_path / "source", "small=small")
+    with passing(tmp_path, f"{source}::/") as top:
+
+        def again() -> int:
+            before = asked(top, "read", "getattr", "lookup")
+            assert (top / "small").read_bytes() == b"small"
+            os.stat(top / "small")
+            return asked(top, "read", "getattr", "lookup") - before
+
+        assert wait_until(lambda: again() == 0, seconds=5)
+        assert told(top)["opened"] == 0
+        with (top / "small").open("r+b", 0) as writer:
+            writer.write(b"SMALL")
+            assert (told(top)["opened"], asked(top, "write")) == (1, 0)
+        assert (top / "small").read_bytes() == b"SMALL"
+    with passing(tmp_path, f"{source}::/", options=["--cache", "none"]) as top:
+        assert (top / "small").read_bytes() == b"SMALL"
+        assert (told(top)["opened"], asked(top, "read")) == (1, 0)

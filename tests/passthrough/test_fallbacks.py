@@ -51,20 +51,11 @@ def test_without_the_extension(
     assert not os.path.ismount(target)
 
 
-@pytest.fixture
-def place_of_nobody(tmp_path: Path) -> Path:
-    for path in (tmp_path, *tmp_path.parents):
-        if path.is_dir() and path != Path("/tmp"):
-            path.chmod(path.stat().st_mode | 0o011)
-    place = tmp_path / "nobody"
+def test_without_the_capability(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user mounts through fusermount3, and the kernel takes no file of the daemon's."""
+    place = open_path / "nobody"
     place.mkdir()
     os.chown(place, NOBODY.uid, NOBODY.gid)
-    return place
-
-
-def test_without_the_capability(place_of_nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user mounts through fusermount3, and the kernel takes no file of the daemon's."""
-    place = place_of_nobody
     monkeypatch.setenv("OVERLAYD_RUNTIME_DIR", str(place / "run"))
     for name in ("source", "target"):
         (place / name).mkdir()
@@ -144,7 +135,8 @@ def test_one_mode_after_the_other(source: Path, tmp_path: Path) -> None:
                 assert told(top)["files"] == 1
         assert wait_until(lambda: told(top)["files"] == 0)
         before = asked(top, "read")
-        assert (top / "dir/other").read_bytes() == b"other!!"
+        with (top / "dir/other").open("r+b") as file:
+            assert file.read() == b"other!!"
         assert asked(top, "read") == before
         assert all_closed(top)
 
@@ -166,7 +158,7 @@ def test_required(source: Path, tmp_path: Path) -> None:
         said = told(top)
         assert (said["on"], said["obstacle"]) == (True, "")
         assert "by the kernel, past the daemon\n" in Path(f"{top}.log").read_text()
-        with (top / "file").open("rb"):
+        with (top / "file").open("r+b"):
             assert "past the daemon; 1 files open so\n" in overlayd("status", str(top))
 
 

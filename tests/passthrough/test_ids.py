@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from passthrough.mounts import all_closed, passing, told
+from passthrough.mounts import LARGE, all_closed, passing, told
 from support.live import daemon_of
 from support.planting import plant
 
@@ -21,7 +21,7 @@ def descriptors(top: Path) -> int:
 
 
 def test_one_for_each_inode_while_it_is_open(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", "a=a", "b=b")
+    source = plant(tmp_path / "source", "a=" + "a" * LARGE, "b=" + "b" * LARGE)
     os.link(source / "a", source / "also a")
     with passing(tmp_path, f"{source}::/") as top:
         with ExitStack() as files:
@@ -50,7 +50,7 @@ def test_a_thousand_files_at_once(tmp_path: Path) -> None:
 
 
 def test_opened_and_closed_by_several_at_once(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", *(f"{number}=x" for number in range(4)))
+    source = plant(tmp_path / "source", *(f"{n}=" + "x" * LARGE for n in range(4)))
     with passing(tmp_path, f"{source}::/") as top:
         before = descriptors(top)
 

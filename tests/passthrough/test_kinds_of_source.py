@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from passthrough.mounts import passes, passing, told
+from passthrough.mounts import LARGE, passes, passing, told
 from support.mounting import mounted
 from support.planting import plant
 from support.processes import outcome
 
-PLANTED = ("file=before", "dir/other=other")
+PLANTED = ("file=before", "dir/large=" + "x" * LARGE)
 
 
 @contextmanager
@@ -72,7 +72,7 @@ KINDS: dict[str, tuple[Callable[[Path], AbstractContextManager[Path]], bool]] = 
 
 def use(top: Path, source: Path) -> None:
     """Everything that is done with files, against what the host has."""
-    with (top / "file").open("rb", 0) as reader, (top / "file").open("r+b", 0) as file:
+    with (top / "file").open("r+b", 0) as file, (top / "file").open("rb", 0) as reader:
         assert reader.read() == b"before"
         file.write(b"after!" * 1000)
         assert os.pread(reader.fileno(), 6, 5994) == b"after!"
@@ -96,13 +96,13 @@ def test_each_kind_of_source(tmp_path: Path, kind: str) -> None:
     make, expected = KINDS[kind]
     with make(tmp_path) as source:
         with passing(tmp_path, f"{source}::/") as top:
-            assert passes(top / "dir/other", top) is expected
+            assert passes(top / "dir/large", top) is expected
             use(top, source)
             assert (told(top)["opened"] > 0) is expected
         with passing(tmp_path, f"{source}::/::ro") as top:
-            assert passes(top / "dir/other", top) is expected
-            assert (top / "dir/other").read_text() == "other"
-            assert outcome((top / "dir/other").open, "r+b") == "EROFS"
+            assert passes(top / "dir/large", top) is expected
+            assert (top / "dir/large").read_text() == "x" * LARGE
+            assert outcome((top / "dir/large").open, "r+b") == "EROFS"
 
 
 def test_files_that_are_stacked_too_high_are_counted(tmp_path: Path) -> None:
@@ -110,8 +110,8 @@ def test_files_that_are_stacked_too_high_are_counted(tmp_path: Path) -> None:
     source = plant(tmp_path / "source", "file=plain")
     with on_overlayfs(tmp_path / "source") as stacked, passing(tmp_path, f"{source}::/") as top:
         place = top / stacked.relative_to(source)
-        assert passes(top / "file", top)
-        assert not passes(place / "file", top)
+        assert passes(top / "file", top, "r+b")
+        assert not passes(place / "file", top, "r+b")
         use(place, stacked)
         assert told(top)["refused"] == {"ELOOP": told(top)["refused"]["ELOOP"]}
         assert told(top)["on"]

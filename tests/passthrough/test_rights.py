@@ -32,32 +32,24 @@ def mode_after(path: Path, user: User) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    for path in (tmp_path, *tmp_path.parents):
-        if path.is_dir() and path != Path("/tmp"):
-            path.chmod(path.stat().st_mode | 0o011)
-    return tmp_path
-
-
 @pytest.mark.parametrize("user", [ROOT, NOBODY])
-def test_writing_clears_set_id_bits_as_on_the_host(place: Path, user: User) -> None:
-    source = plant(place / "source")
+def test_writing_clears_set_id_bits_as_on_the_host(open_path: Path, user: User) -> None:
+    source = plant(open_path / "source")
     source.chmod(0o777)
     expected = mode_after(source / "host", user)
     assert expected == (SET_ID if user == ROOT else 0o777)
-    with passing(place, f"{source}::/", options=["--allow-other"]) as top:
+    with passing(open_path, f"{source}::/", options=["--allow-other"]) as top:
         assert mode_after(top / "guest", user) == expected
         assert stat.S_IMODE((source / "guest").stat().st_mode) == expected
         assert asked(top, "write") == 0
 
 
-def test_one_that_comes_after_somebody_else_writes_with_its_own_rights(place: Path) -> None:
+def test_one_that_comes_after_somebody_else_writes_with_its_own_rights(open_path: Path) -> None:
     """The kernel would write with the rights of the first: then through the daemon."""
-    source = plant(place / "source", "file=content")
+    source = plant(open_path / "source", "file=content")
     (source / "file").chmod(SET_ID)
     options = ["--allow-other"]
-    with passing(place, f"{source}::/", options=options) as top:
+    with passing(open_path, f"{source}::/", options=options) as top:
         with (top / "file").open("r+b", 0) as ours:
             in_child(write_to, top / "file", user=NOBODY)
             assert stat.S_IMODE((top / "file").stat().st_mode) == 0o777
@@ -68,10 +60,10 @@ def test_one_that_comes_after_somebody_else_writes_with_its_own_rights(place: Pa
         assert (source / "file").read_bytes() == b"xontent"
 
 
-def test_nobody_reads_or_writes_what_it_may_not(place: Path) -> None:
-    source = plant(place / "source", "file=content")
+def test_nobody_reads_or_writes_what_it_may_not(open_path: Path) -> None:
+    source = plant(open_path / "source", "file=content")
     (source / "file").chmod(0o600)
-    mount = passing(place, f"{source}::/", options=["--allow-other"])
+    mount = passing(open_path, f"{source}::/", options=["--allow-other"])
     with mount as top, (top / "file").open("r+b"):  # it passes by already
         for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
             found = in_child(outcome, os.open, top / "file", flags, user=NOBODY)
@@ -104,12 +96,12 @@ def fill(path: Path) -> int:
     return written
 
 
-def test_the_reserve_of_a_disk_is_not_for_guests(place: Path) -> None:
-    with small_disk(place) as disk:
+def test_the_reserve_of_a_disk_is_not_for_guests(open_path: Path) -> None:
+    with small_disk(open_path) as disk:
         (disk / "open").mkdir()
         (disk / "open").chmod(0o777)
         host = in_child(fill, disk / "open/file", user=NOBODY)
         assert host < fill(disk / "open/file") - (2 << 20)
-        with passing(place, f"{disk}::/", options=["--allow-other"]) as top:
+        with passing(open_path, f"{disk}::/", options=["--allow-other"]) as top:
             assert in_child(fill, top / "open/file", user=NOBODY) <= host + (256 << 10)
             assert asked(top, "write") == 0

@@ -75,17 +75,24 @@ class Data:
 
         A server's rights and delayed errors depend on who has opened a file: through us.
         """
-        found = None if self._namespace.may_block(node) else fd
+        found = fd if self._may_pass(node, fd, flags) else None
         with self._namespace.credentials.acting_as(caller, groups=False):
             return self.ways.join(
                 node, lambda: found, writes=is_writable(flags), by_root=caller.uid == 0
             )
 
+    def _may_pass(self, node: Node, fd: fs.Fd, flags: int) -> bool:
+        """Whether the data of *node*, opened with *flags* by the first, may go past us."""
+        if self._namespace.may_block(node):
+            return False
+        kept = self.ways.kept_size
+        return is_writable(flags) or not kept or self._namespace.status(fd).size > kept
+
     def _join_quietly(self, node: Node, fd: fs.Fd, flags: int) -> Way:
         """The same for what is shown read-only: reading it leaves the access time alone."""
 
         def find() -> fs.Fd | None:
-            return None if self._namespace.may_block(node) else self._namespace.quiet.find(fd)
+            return self._namespace.quiet.find(fd) if self._may_pass(node, fd, flags) else None
 
         return self.ways.join(node, find, writes=is_writable(flags), by_root=True)
 

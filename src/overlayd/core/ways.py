@@ -48,6 +48,9 @@ class Ways:
     def __init__(self) -> None:
         self.registry: Registry | None = None
         """None where all data goes through us."""
+        self.kept_size = 0
+        """Files of at most so many bytes go through us where they are opened only to be read: what
+        the kernel keeps of them then, attributes too, it need not ask for another time."""
         self.holds_back = False
         """Whether what is opened for writing by nobody yet goes through us for the moment."""
         self._lock = threading.Lock()

@@ -32,6 +32,7 @@ ALIVE = b"system.overlayd"
 """An extended attribute that nothing has. The daemon answers for it at once and by itself, and the
 kernel always asks, holding no lock that a request which waits for a source may hold too."""
 
+_KEPT_SIZE = 128 * 1024  # bytes: what the kernel reads ahead, and so asks for at once
 _INLINE_WRITE = 64 * 1024  # bytes; copying as much takes less time than a thread's round trip
 
 
@@ -99,6 +100,8 @@ class Operations(Requests):
         """Go by these settings from now on."""
         self.error_style = errors
         self.coherence.policy = cache
+        # What is read past us has the kernel ask for the access time whenever it is looked at next.
+        self._data.ways.kept_size = _KEPT_SIZE if cache.watches else 0
 
     def _device(self, handle: int) -> int:
         return self._overlay.namespace.handles.get(handle).device
