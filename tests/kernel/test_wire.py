@@ -36,7 +36,7 @@ def open_reply(kernel: Kernel, opcode: int, node: int, body: bytes) -> tuple[int
 
 def converse(kernel: Kernel) -> list[bytes]:
     """The replies to requests that nobody wants amended."""
-    replies = [kernel.init(USUAL & ~wire.PARALLEL_DIROPS)]
+    replies = [kernel.init(USUAL & ~wire.PARALLEL_DIROPS & ~wire.HANDLE_KILLPRIV)]
     replies += [kernel.ask(LOOKUP, 1, name + b"\0") for name in NAMES]
     replies += [kernel.ask(opcode, PLAIN, bytes(8)) for opcode in (OPEN, OPENDIR)]
     replies += [kernel.ask(CREATE, PLAIN, bytes(16) + name + b"\0") for name in NAMES]
@@ -60,6 +60,13 @@ def test_parallel_lookups_are_granted_where_they_are_offered(minor: int) -> None
         assert kernel.init(USUAL, minor).granted[0] & wire.PARALLEL_DIROPS
     with session(wire=False) as kernel:
         assert not kernel.init(USUAL, minor).granted[0] & wire.PARALLEL_DIROPS
+
+
+def test_the_kernel_need_not_ask_before_each_write() -> None:
+    with session() as kernel:
+        assert kernel.init(USUAL).granted[0] & wire.HANDLE_KILLPRIV
+    with session(wire=False) as kernel:
+        assert not kernel.init(USUAL).granted[0] & wire.HANDLE_KILLPRIV
 
 
 def test_flags_of_the_second_word_and_the_stack_depth() -> None:
