@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from support.live import make_dirs, make_target
 from support.mounting import is_mounted, mount_points
-from support.processes import NOBODY, attempt, command, command_as, complaint
+from support.processes import NOBODY, User, attempt, command, command_as, complaint
 
 both_ways = pytest.mark.parametrize("flags", [(), ("-f",)], ids=["daemon", "foreground"])
 
@@ -54,6 +55,20 @@ def test_the_target_is_a_dangling_link(source: Path, tmp_path: Path) -> None:
 
 def test_the_target_lies_below_a_file(source: Path) -> None:
     complaint(attempt("mount", "--dir", f"{source}::/", str(source / "file/target")), 1)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("dirs", [(), ("--dir", "/no such::/")], ids=["right", "wrong"])
+def test_no_process_for_the_daemon(open_path: Path, most: int, dirs: Sequence[str]) -> None:
+    """Of the two that it takes one after the other; and where none will be needed."""
+    (source,) = make_dirs(open_path, "source")
+    done = attempt(
+        *("run", *dirs, "--dir", f"{source}::/source", "--", "true"),
+        user=User(54321, 54321),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (most, most)),
+    )
+    line = complaint(done, 2 if dirs else 1)
+    assert ("/no such" if dirs else "esource temporarily unavailable") in line
 
 
 def without_fuse(hide: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:

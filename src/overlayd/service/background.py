@@ -38,7 +38,8 @@ def early_daemon() -> Iterator[None]:
     """Have the first `start_daemon` of the block find a daemon that is already on its way."""
     for name in _NEEDED_BY_BOTH:
         importlib.import_module(name)
-    _early.append(Daemon())
+    with suppress(OSError):  # no process to be had: `start_daemon` says so, if it comes to that
+        _early.append(Daemon())
     try:
         yield
     finally:
@@ -95,7 +96,7 @@ class Daemon:
 
     def dismiss(self) -> None:
         """End it before it was started; returns when it is gone."""
-        with self._wire, suppress(ProcessLookupError):
+        with self._wire, suppress(ProcessLookupError, ConnectionResetError):
             process = self._handle()
             signal.pidfd_send_signal(process, signal.SIGKILL)
             select.select([process], [], [])
