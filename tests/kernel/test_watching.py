@@ -21,6 +21,7 @@ import trio
 from pyfuse3 import FUSEError
 
 from overlayd.host.watch import OVERFLOW, HostWatch
+from overlayd.kernel import watching
 from overlayd.kernel.cache import LASTING, SHORT, UNWATCHABLE, CachePolicy
 from overlayd.kernel.changes import HostChanges
 from overlayd.kernel.notifications import Notifier
@@ -503,6 +504,27 @@ def test_a_full_queue_says_so(mount: Mount, place: Path) -> None:
     for count in range(limit + 10):
         names[count % 2].chmod(0o600)
     assert (OVERFLOW, b"") in mount.host.take()
+
+
+def test_what_the_kernel_forgets_while_all_is_watched_anew_stays_forgotten(place: Path) -> None:
+    count = 2 * watching._SLICE
+    plant(place, *(f"dir{number}/" for number in range(count)))
+    mount = Mount(f"{place}::/")
+    for number in range(count):
+        mount.entry(f"dir{number}/absent")
+    last = mount.space.nodes.get(mount.number(f"dir{count - 1}"))
+
+    async def renew_and_forget() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.watcher.renew)
+            await trio.sleep(0)
+            await mount.operations.forget([(last.number, last.lookups)])
+
+    before = len(mount.watcher)
+    trio.run(renew_and_forget)
+    assert len(mount.watcher) == len(mount.host) == before - 1
+    assert not mount.watcher.may_rely_on(last)
+    mount.watcher.stop()
 
 
 def test_forgetting_everything_reaches_absent_names(mount: Mount, place: Path) -> None:

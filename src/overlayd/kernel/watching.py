@@ -134,7 +134,8 @@ class Watcher:
         self._by_node.clear()
         self._by_watch.clear()
         for count, (node, number) in enumerate(former, 1):
-            self.watch(node)
+            if self._namespace.nodes.peek(node.number) is node:  # else forgotten meanwhile
+                self.watch(node)
             if number not in self._by_watch and self.host is not None:
                 self.host.remove(number)
             if count % _SLICE == 0:
