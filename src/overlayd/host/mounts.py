@@ -60,7 +60,7 @@ class Mount:
 
 
 Components = tuple[bytes, ...]
-"""Of a path."""
+"""Of a path, from the top down."""
 
 
 class MountSnapshot:
@@ -76,7 +76,7 @@ class MountSnapshot:
         devices = [m.dev for m in self.by_id.values() if m.fs_type not in _PSEUDO_TYPES]
         return len(devices) > len(set(devices))
 
-    def locate(self, path: bytes, mount_id: int) -> tuple[Mount, tuple[bytes, ...]] | None:
+    def locate(self, path: bytes, mount_id: int) -> tuple[Mount, Components] | None:
         """The mount with *mount_id*, and the place of host *path* inside its file system.
 
         None where the path does not lie in that mount as this process sees it.
@@ -87,7 +87,7 @@ class MountSnapshot:
         below = components_below(path, mount.mount_point)
         return None if below is None else (mount, split(mount.root) + below)
 
-    def below(self, path: bytes) -> list[tuple[Mount, tuple[bytes, ...]]]:
+    def below(self, path: bytes) -> list[tuple[Mount, Components]]:
         """The mounts strictly below host *path*, each with its mount point relative to it."""
         if not self._below:
             self._sort_by_path()
@@ -100,12 +100,12 @@ class MountSnapshot:
                 self._below.setdefault(point[:depth], []).append((mount, point[depth:]))
 
 
-def split(path: bytes) -> tuple[bytes, ...]:
+def split(path: bytes) -> Components:
     """The components of an absolute path."""
     return tuple(component for component in path.split(b"/") if component)
 
 
-def components_below(path: bytes, above: bytes) -> tuple[bytes, ...] | None:
+def components_below(path: bytes, above: bytes) -> Components | None:
     """What leads from *above* to *path*, component by component; None where it does not."""
     inner, outer = split(path), split(above)
     return inner[len(outer) :] if inner[: len(outer)] == outer else None
