@@ -27,10 +27,9 @@ import trio
 
 from overlayd.core.overlay import Overlay
 from overlayd.errors import OverlaydError
-from overlayd.host import device, fs, libc
+from overlayd.host import device, libc
 from overlayd.host.mounts import Mount, mount_at, unique_id
 from overlayd.host.propagation import may_mount
-from overlayd.host.sources import Source
 from overlayd.kernel.changes import HostChanges
 from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.loop import RequestLoop
@@ -205,7 +204,7 @@ def _record(plan: MountPlan, mount: Mount) -> Record:
 def _mount(plan: MountPlan, operations: Operations) -> None:
     """Mount through libfuse; what it prints about a failure becomes our one line."""
     _check_device()
-    hosts = [_present_path(source) for source in plan.sources]
+    hosts = [source.present_host() for source in plan.sources]
     options = fuse_options(plan.mount_options, hosts, allow_other=plan.allow_other)
     with open(os.memfd_create("libfuse"), "w+b") as said, _stderr_into(said.fileno()):
         try:
@@ -216,13 +215,6 @@ def _mount(plan: MountPlan, operations: Operations) -> None:
             raise OverlaydError(
                 f"{printable(plan.target)} cannot be mounted: {words or error}"
             ) from None
-
-
-def _present_path(source: Source) -> str:
-    try:
-        return os.fsdecode(fs.present_path(source.fd))
-    except OSError:  # longer than PATH_MAX
-        return source.preopen.host
 
 
 def _check_device() -> None:

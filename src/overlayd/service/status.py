@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 import trio
 
 from overlayd import __version__
-from overlayd.core.assembly import Attachment
 from overlayd.core.overlay import Overlay
-from overlayd.host import fs
 from overlayd.kernel import wire
 from overlayd.kernel.counters import Counters, Tally
 from overlayd.service.logs import lost_lines
@@ -115,15 +113,9 @@ class Status:
         """What is attached, in the order of the table: the one place that knows what by."""
         space = self._overlay.namespace
         for mount in space.assembly.attachments:
-            host, slow = _present_path(mount), space.is_slow(mount.stat)
+            host = printable(mount.source.present_host())
+            slow = space.is_slow(mount.stat)
             yield _Attached(mount.preopen, host, self._counters.of(mount), mount.overlaps, slow)
-
-
-def _present_path(mount: Attachment) -> str:
-    try:
-        return printable(os.fsdecode(fs.present_path(mount.fd)))
-    except OSError:  # longer than PATH_MAX
-        return printable(mount.preopen.host)
 
 
 def _resident() -> int:
