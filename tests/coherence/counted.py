@@ -6,12 +6,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from overlayd.service.client import ask
-from support.live import daemon_of
+from support.live import is_watching
 from support.mounting import mounted
 from support.processes import in_child, wait_until
 
@@ -58,16 +58,8 @@ def counted(place: Path, *dirs: str, cache: str = "coherent") -> Iterator[Counte
     """A mount of DIRS with that CACHE."""
     with mounted(place, *dirs, options=["--cache", cache]) as top:
         # The host is watched from shortly after the mount is there: until then little is kept.
-        assert cache != "coherent" or wait_until(lambda: watches_the_host(daemon_of(top)), 30)
+        assert cache != "coherent" or wait_until(lambda: is_watching(top))
         yield CountedMount(top)
-
-
-def watches_the_host(daemon: int) -> bool:
-    """Whether DAEMON has begun to."""
-    descriptors = Path(f"/proc/{daemon}/fd")
-    with suppress(OSError):  # one of them was closed meanwhile
-        return any(os.readlink(fd) == "anon_inode:inotify" for fd in descriptors.iterdir())
-    return False
 
 
 def only(requests: Counter[str], *operations: str) -> dict[str, int]:

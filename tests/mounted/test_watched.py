@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.live import daemon_of, make_target
+from support.live import daemon_of, is_watching, make_target
 from support.mounting import is_mounted, mounted, overlayd, unmount
 from support.planting import plant
 from support.processes import in_child, wait_until
@@ -27,17 +27,6 @@ def sees(condition: Callable[[], bool], seconds: float = SOON) -> bool:
 
 def exists(path: Path) -> bool:
     return os.path.lexists(path)
-
-
-def is_watching(target: Path) -> bool:
-    """Whether the daemon has an inotify instance."""
-    for entry in Path(f"/proc/{daemon_of(target)}/fd").iterdir():
-        try:
-            if os.readlink(entry) == "anon_inode:inotify":
-                return True
-        except OSError:
-            continue
-    return False
 
 
 def warm(top: Path, *paths: str) -> None:

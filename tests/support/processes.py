@@ -195,9 +195,19 @@ def ends(pid: int, seconds: float = LIMIT) -> bool:
 
 def _state(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return _stat(pid)[0]
     except OSError:
         return ""
+
+
+def ticks_of(pid: int) -> int:
+    """Ticks of processor time that the process has used."""
+    return sum(map(int, _stat(pid)[11:13]))
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5), from the state on: the third and those behind it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def daemons_of(runtime_directory: Path) -> list[int]:
