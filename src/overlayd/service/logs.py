@@ -25,7 +25,6 @@ from overlayd.errors import OverlaydError
 from overlayd.table.guest_path import printable
 
 LogFormat = Literal["text", "json"]
-LEVELS = ("debug", "info", "warning", "error")
 
 _SYSLOG = Path("/dev/log")
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
