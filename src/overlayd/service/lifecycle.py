@@ -16,6 +16,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 
 from overlayd.kernel import wire
@@ -161,20 +162,13 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
             raise OverlaydError(f"target {printable(plan.target)} vanished while it was mounted")
         overlay.namespace.own_device = mount.dev
         registration = Registration(_record(plan, mount))
-        control = Control(relieve=overlay.namespace.cache.shrink)
-        registered = registration
         notifier = Notifier(device.find_session())
         changes = HostChanges(overlay.namespace, operations.coherence, notifier)
-        reloader = Reloader(
-            *(plan, overlay, operations, changes),
-            lambda plan: registered.update(_record(plan, mount)),
-            manager=manager,
-        )
-        control.verbs["reload"] = reloader.on_request
-        status = Status(lambda: reloader.plan, overlay, operations.counters, mount.dev)
-        control.verbs.update(status=status.verb, explain=Explainer(overlay).verb)
+        forgetter = Forgetter(overlay.namespace, operations.crowded, notifier)
+        record = partial(_update_record, registration, mount)
+        reloader = Reloader(plan, overlay, operations, changes, record, manager=manager)
+        control = _control(overlay, operations, reloader, mount)
         with open_socket(registration.path) as listener:
-            forgetter = Forgetter(overlay.namespace, operations.crowded, notifier)
             yield _Live(mount, control, listener, reloader, notifier, forgetter, changes)
     except BaseExceptionGroup as group:
         crashed = group.split(OverlaydError)[1] is not None
@@ -190,6 +184,20 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
         if plan.remove_target and not crashed:
             with suppress(OSError):
                 os.rmdir(plan.target)
+
+
+def _control(overlay: Overlay, operations: Operations, reloader: Reloader, mount: Mount) -> Control:
+    """What answers on the control socket."""
+    control = Control(relieve=overlay.namespace.cache.shrink)
+    status = Status(lambda: reloader.plan, overlay, operations.counters, mount.dev)
+    control.verbs.update(
+        reload=reloader.on_request, status=status.verb, explain=Explainer(overlay).verb
+    )
+    return control
+
+
+def _update_record(registration: Registration, mount: Mount, plan: MountPlan) -> None:
+    registration.update(_record(plan, mount))
 
 
 def _record(plan: MountPlan, mount: Mount) -> Record:
