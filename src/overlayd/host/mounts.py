@@ -24,8 +24,9 @@ LOCAL_TYPES = frozenset(
     ("bcachefs", "btrfs", "devtmpfs", "ext2", "ext3", "ext4", "f2fs", "ramfs", "rootfs", "tmpfs")
     + ("xfs",)
 )
-"""File systems that never wait for a server, and whose inode numbers are for life. On overlayfs a
-directory may get another one when it is first changed."""
+"""File systems that never wait for a server, and whose inode numbers are for life and the same in
+listings. On overlayfs a directory may get another one when it is first changed; there and on FUSE
+listings may tell other ones."""
 
 
 class Mount:

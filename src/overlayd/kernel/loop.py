@@ -91,7 +91,7 @@ class RequestLoop:
         if now >= self._next_turn:
             await trio.lowlevel.checkpoint()
             now = time.perf_counter_ns()
-            self._next_turn = now + (_AWAY_TURN_NS if self._away else _TURN_NS)
+            self._begin_turn(now)
         events = () if self._ends else self._ask(poll, now)
         while not events:
             if self._ends:
@@ -116,6 +116,10 @@ class RequestLoop:
         """Poll next time as long as it takes, if requests came that close; else ever less."""
         now = time.perf_counter_ns()
         self._budget = self._patience if now - since <= self._patience else self._budget >> 2
+        self._begin_turn(now)
+
+    def _begin_turn(self, now: int) -> None:
+        """The daemon's other tasks have just had theirs."""
         self._next_turn = now + (_AWAY_TURN_NS if self._away else _TURN_NS)
 
     def notify_closing(self, descriptor: int) -> None:
