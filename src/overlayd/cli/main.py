@@ -8,7 +8,7 @@ will be a daemon, it is forked before all else is imported.
 import sys
 
 from overlayd.errors import OverlaydError
-from overlayd.service.health import require_health
+from overlayd.service.health import PATIENCE, require_health, seconds_in
 
 TYPE_CHECKING = False  # as in typing
 if TYPE_CHECKING:
@@ -28,17 +28,13 @@ def plain_health(words: list[str]) -> tuple[str, float] | None:
     None for all others: to read them and to say what is wrong with them takes click.
     """
     match words:
-        case ["health", str(target)]:
-            text = "2"
-        case ["health", "--timeout", str(text), str(target)]:
-            pass
+        case ["health", target]:
+            seconds: float | None = PATIENCE
+        case ["health", "--timeout", text, target]:
+            seconds = seconds_in(text)
         case _:
             return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        return None
-    return (target, seconds) if target.startswith("/") and 0 < seconds <= 3600 else None
+    return (target, seconds) if target.startswith("/") and seconds is not None else None
 
 
 def _health(target: str, seconds: float) -> int:

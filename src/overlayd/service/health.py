@@ -17,6 +17,19 @@ from overlayd.table.guest_path import NAME_MAX, printable
 _PROBE = "." * (NAME_MAX + 1)
 
 
+PATIENCE = 2.0
+"""Seconds that are waited for an answer where nobody says how many."""
+
+
+def seconds_in(text: str) -> float | None:
+    """How long *text* says to wait for an answer; None where that is no such time."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 < seconds <= 3600 else None
+
+
 def require_health(target: str, seconds: float) -> None:
     """Raise OverlaydError, with the reason, unless the mount on *target* answers in time."""
     path = resolve_mount_point(target)
