@@ -160,10 +160,19 @@ class HostChanges:
         return any(components_below(m.mount_point, path) for m in mounts for path in sources)
 
     async def forget_everything(self) -> None:
-        """Have the kernel ask again for all it knows."""
-        nodes = list(self._namespace.nodes)
+        """Have the kernel ask again for all it knows.
+
+        But for what lies on a slow source, which it does so for soon enough: it would wait for
+        requests that are under way there, for ever if need be, and all others with it.
+        """
+        space = self._namespace
+        nodes = list(space.nodes)
         await self._notifier.tell(self._expired_in(nodes))
-        await self._notifier.tell(notifications.changed(node.number, data=True) for node in nodes)
+        await self._notifier.tell(
+            notifications.changed(node.number, data=True)
+            for node in nodes
+            if not space.may_block(node)
+        )
 
     async def table_changed(self, outdated: Outdated) -> None:
         """Have the kernel forget what another mount table makes of what it knows."""
@@ -185,7 +194,8 @@ class HostChanges:
         space = self._namespace
         for node in nodes:
             for place in node.places:
-                yield notifications.expired(place.parent.number, place.name)
+                if not space.may_block(place.parent):
+                    yield notifications.expired(place.parent.number, place.name)
             if node.file_type == DIRECTORY and not space.may_block(node):
                 with suppress(OSError, WouldBlock):
                     for name in space.names_now(node):
