@@ -112,20 +112,22 @@ class Daemon:
 
 def _become_daemon(wire: socket.socket) -> "NoReturn":
     """Fork once more, away from the terminal, and serve what comes."""
+    greeting = b"p"  # what `_handle` takes off before it reads words
     try:
         os.setsid()
         if os.fork() != 0:
             os._exit(0)
         _let_go_of_inherited()
         process = os.pidfd_open(os.getpid())
-        socket.send_fds(wire, [b"p"], [process])
+        socket.send_fds(wire, [greeting], [process])
+        greeting = b""
         os.close(process)
         from overlayd.service.daemon import serve_order
 
         serve_order(wire)
     except BaseException as error:  # before there is a log
         with suppress(OSError):
-            wire.sendall(f"unexpected {type(error).__name__}: {error}".encode())
+            wire.sendall(greeting + f"unexpected {type(error).__name__}: {error}".encode())
     finally:
         os._exit(1)
 
