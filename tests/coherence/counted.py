@@ -36,7 +36,7 @@ class CountedMount:
 
     def keeps_listings(self) -> bool:
         """Whether the optional extension is there, without which the kernel keeps no listings."""
-        return not str(self._status().get("wire", "off")).startswith("off")
+        return not str(self._status()["wire"]).startswith("off")
 
     def _status(self) -> dict[str, Any]:
         answer: dict[str, Any] = ask(self._device, "status", 10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import pytest
 from support.live import daemon_of, is_watching, make_target
 from support.mounting import is_mounted, mounted, overlayd, unmount
 from support.planting import plant
-from support.processes import in_child, wait_until
+from support.processes import in_child, stopped, wait_until
 
 SOON = 0.5
 """Seconds; 0.1 are promised on a quiet machine."""
@@ -40,15 +39,6 @@ def warm(top: Path, *paths: str) -> None:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return plant(tmp_path / "source", "f=F", "g=G", "sub/x=X", "sub/below/y=Y")
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
