@@ -6,8 +6,11 @@ loaded before pyfuse3, which the first import from this room sees to (`_wire.c` 
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+
+from overlayd.host.credentials import Caller
 
 PARALLEL_DIROPS = 1 << 18
 """INIT: lookups and listings in one directory need not wait for each other."""
@@ -83,6 +86,28 @@ def state() -> WireState:
         return WireState(_absence, -1, 0, 0, 0)
     trouble, session, offered, granted, amended = _extension.state()
     return WireState(trouble or "", session, offered, granted, amended)
+
+
+def answer_with(handlers: dict[int, Callable[..., object]], caller: type[Caller]) -> bool:
+    """Have requests answered by *handlers*, by opcode, as `direct` says; False if that cannot be.
+
+    From then on reading never waits for a request: `pace` says what it does instead.
+    """
+    return _extension is not None and bool(_extension.answer_with(handlers, caller))
+
+
+def pace(patience: int, turn: int) -> None:
+    """For the next read: look for requests for *patience* nanoseconds after the last, and have
+    them answered for as long as *turn* nanoseconds, before others of this process get their turn.
+    """
+    assert _extension is not None
+    _extension.pace(patience, turn)
+
+
+def found_nothing() -> bool:
+    """Whether the last read came back since there were no more requests."""
+    assert _extension is not None
+    return bool(_extension.found_nothing())
 
 
 def amend_open(handle: int, flags: int, backing: int = 0) -> bool:
