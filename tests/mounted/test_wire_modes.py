@@ -18,7 +18,7 @@ from support.processes import wait_until
 
 @pytest.mark.parametrize(
     ("switch", "said"),
-    [("on", "parallel lookups"), ("off", "off (switched off by OVERLAYD_WIRE)")],
+    [("on", "direct answers, parallel lookups"), ("off", "off (switched off by OVERLAYD_WIRE)")],
 )
 def test_both_serve(
     switch: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #define OPCODES 64
@@ -109,6 +110,33 @@ static PyObject *on_handle(struct request *request) {
     return take(request, &in, sizeof(in)) ? Py_BuildValue("(K)", in.fh) : NULL;
 }
 
+static PyObject *optional(int is_given, unsigned long long value) {
+    return is_given ? PyLong_FromUnsignedLongLong(value) : Py_NewRef(Py_None);
+}
+
+static PyObject *optional_time(int is_given, uint64_t seconds, uint32_t nanoseconds) {
+    return is_given ? PyLong_FromLongLong((long long)seconds * NANOSECONDS + nanoseconds)
+                    : Py_NewRef(Py_None);
+}
+
+/* The changes in the order of core's Changes. */
+static PyObject *on_setattr(struct request *request) {
+    struct fuse_setattr_in in;
+    if (!take(request, &in, sizeof(in)))
+        return NULL;
+    if ((in.valid & FATTR_ATIME_NOW && !(in.valid & FATTR_ATIME)) ||
+        (in.valid & FATTR_MTIME_NOW && !(in.valid & FATTR_MTIME)))
+        return NULL; /* no kernel asks so: it says what time it is */
+    return Py_BuildValue("(K(NNNNNN)ONN)", request->header.nodeid,
+                         optional(in.valid & FATTR_MODE, in.mode),
+                         optional(in.valid & FATTR_UID, in.uid),
+                         optional(in.valid & FATTR_GID, in.gid),
+                         optional(in.valid & FATTR_SIZE, in.size),
+                         optional_time(in.valid & FATTR_ATIME, in.atime, in.atimensec),
+                         optional_time(in.valid & FATTR_MTIME, in.mtime, in.mtimensec), Py_None,
+                         optional(in.valid & FATTR_FH, in.fh), caller_of(&request->header));
+}
+
 static PyObject *on_read(struct request *request) {
     struct fuse_read_in in;
     return take(request, &in, sizeof(in)) ? Py_BuildValue("(KKI)", in.fh, in.offset, in.size) : NULL;
@@ -160,7 +188,10 @@ static PyObject *arguments_of(struct request *request) {
     case FUSE_RELEASE:
     case FUSE_RELEASEDIR:
         return on_handle(request);
+    case FUSE_SETATTR:
+        return on_setattr(request);
     case FUSE_READ:
+    case FUSE_READDIRPLUS:
         return on_read(request);
     case FUSE_WRITE:
         return on_write(request);
@@ -200,19 +231,18 @@ static void instant(PyObject *tuple, Py_ssize_t index, uint64_t *seconds, uint32
     *nanoseconds = (uint32_t)rest;
 }
 
-/* From (seconds for the name, for the attributes, number, status, size); with number 0, for what
- * is absent, only the first. Whether it was that. */
-static int understand(PyObject *answer, struct told *told) {
-    PyObject *status;
+/* With number 0, for what is absent, there is no status. Whether they are what they ought to be;
+ * NULL for one of them is not. */
+static int tell(PyObject *name_seconds, PyObject *seconds, PyObject *inode, PyObject *status,
+                PyObject *size, struct told *told) {
     memset(told, 0, sizeof(*told));
-    if (!PyTuple_Check(answer) || PyTuple_Size(answer) != 5)
+    if (!name_seconds || !seconds || !inode || !status || !size)
         return 0;
-    told->name_seconds = PyFloat_AsDouble(PyTuple_GetItem(answer, 0));
-    told->seconds = PyFloat_AsDouble(PyTuple_GetItem(answer, 1));
-    told->attr.ino = number(answer, 2);
+    told->name_seconds = PyFloat_AsDouble(name_seconds);
+    told->seconds = PyFloat_AsDouble(seconds);
+    told->attr.ino = PyLong_AsUnsignedLongLong(inode);
     if (told->attr.ino == 0)
         return !PyErr_Occurred();
-    status = PyTuple_GetItem(answer, 3);
     if (!PyTuple_Check(status) || PyTuple_Size(status) != STATUS_FIELDS)
         return 0;
     told->attr.mode = (uint32_t)number(status, 4);
@@ -220,7 +250,7 @@ static int understand(PyObject *answer, struct told *told) {
     told->attr.uid = (uint32_t)number(status, 6);
     told->attr.gid = (uint32_t)number(status, 7);
     told->attr.rdev = (uint32_t)number(status, 8);
-    told->attr.size = number(answer, 4);
+    told->attr.size = PyLong_AsUnsignedLongLong(size);
     told->attr.blocks = number(status, 10);
     told->attr.blksize = (uint32_t)number(status, 11);
     instant(status, 12, &told->attr.atime, &told->attr.atimensec);
@@ -229,14 +259,25 @@ static int understand(PyObject *answer, struct told *told) {
     return !PyErr_Occurred();
 }
 
+/* The same from a tuple of all that, in this order. */
+static int understand(PyObject *answer, struct told *told) {
+    return PyTuple_Check(answer) && PyTuple_Size(answer) == 5 &&
+           tell(PyTuple_GetItem(answer, 0), PyTuple_GetItem(answer, 1), PyTuple_GetItem(answer, 2),
+                PyTuple_GetItem(answer, 3), PyTuple_GetItem(answer, 4), told);
+}
+
+static void as_entry(const struct told *told, struct fuse_entry_out *out) {
+    out->nodeid = told->attr.ino;
+    out->attr = told->attr;
+    split(told->name_seconds, &out->entry_valid, &out->entry_valid_nsec);
+    split(told->seconds, &out->attr_valid, &out->attr_valid_nsec);
+}
+
 static int put_entry(PyObject *answer, struct fuse_entry_out *out) {
     struct told told;
     if (!understand(answer, &told))
         return 0;
-    out->nodeid = told.attr.ino;
-    out->attr = told.attr;
-    split(told.name_seconds, &out->entry_valid, &out->entry_valid_nsec);
-    split(told.seconds, &out->attr_valid, &out->attr_valid_nsec);
+    as_entry(&told, out);
     return 1;
 }
 
@@ -262,6 +303,63 @@ static int put_open(PyObject *answer, struct fuse_open_out *out) {
     return !PyErr_Occurred();
 }
 
+/* The size of the entry for *name*, which is written to `place` if there is enough room; 0 for one
+ * that cannot be told of. */
+static size_t put_listed(PyObject *entry, PyObject *validity, char *place, size_t room) {
+    char *name;
+    Py_ssize_t length;
+    PyObject *attributes = PyTuple_GetItem(entry, 1);
+    struct fuse_direntplus out = {0};
+    struct told told;
+    if (attributes == NULL || !PyTuple_Check(attributes) || PyTuple_Size(attributes) != 4 ||
+        PyBytes_AsStringAndSize(PyTuple_GetItem(entry, 0), &name, &length) != 0)
+        return 0;
+    size_t size = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET_DIRENTPLUS + (size_t)length);
+    if (size > room)
+        return size;
+    if (!tell(PyTuple_GetItem(validity, 0), PyTuple_GetItem(validity, 1),
+              PyTuple_GetItem(attributes, 0), PyTuple_GetItem(attributes, 1),
+              PyTuple_GetItem(attributes, 2), &told))
+        return 0;
+    as_entry(&told, &out.entry_out);
+    out.dirent.ino = told.attr.ino;
+    out.dirent.off = number(entry, 2);
+    out.dirent.namelen = (uint32_t)length;
+    out.dirent.type = (told.attr.mode & S_IFMT) >> 12;
+    memcpy(place, &out, FUSE_NAME_OFFSET_DIRENTPLUS);
+    memcpy(place + FUSE_NAME_OFFSET_DIRENTPLUS, name, (size_t)length);
+    memset(place + FUSE_NAME_OFFSET_DIRENTPLUS + length, 0,
+           size - FUSE_NAME_OFFSET_DIRENTPLUS - (size_t)length);
+    return PyErr_Occurred() ? 0 : size;
+}
+
+Py_ssize_t add_entries(PyObject *listing, size_t room, PyObject *entries, PyObject *validities) {
+    Py_ssize_t count = PyList_Size(entries), taken = 0;
+    size_t used = (size_t)PyByteArray_Size(listing);
+    if (room < used || PyList_Size(validities) < count) {
+        PyErr_SetString(PyExc_ValueError, "a reply with less room, or fewer validities");
+        return -1;
+    }
+    if (PyByteArray_Resize(listing, (Py_ssize_t)room) != 0)
+        return -1;
+    for (; taken < count; taken++) {
+        char *place = PyByteArray_AsString(listing) + used;
+        PyObject *entry = PyList_GetItem(entries, taken);
+        PyObject *validity = PyList_GetItem(validities, taken);
+        if (!PyTuple_Check(entry) || !PyTuple_Check(validity)) {
+            PyErr_SetString(PyExc_TypeError, "an entry or its validity is no tuple");
+            break;
+        }
+        size_t size = put_listed(entry, validity, place, room - used);
+        if (size == 0 || size > room - used)
+            break;
+        used += size;
+    }
+    if (PyByteArray_Resize(listing, (Py_ssize_t)used) != 0 || PyErr_Occurred())
+        return -1;
+    return taken;
+}
+
 union body {
     struct fuse_entry_out entry;
     struct fuse_attr_out attributes;
@@ -280,6 +378,7 @@ static Py_ssize_t put_answer(uint32_t opcode, PyObject *answer, union body *body
     case FUSE_MKDIR:
         return put_entry(answer, &body->entry) ? (Py_ssize_t)sizeof(body->entry) : -1;
     case FUSE_GETATTR:
+    case FUSE_SETATTR:
         return put_attributes(answer, &body->attributes) ? (Py_ssize_t)sizeof(body->attributes) : -1;
     case FUSE_OPEN:
     case FUSE_OPENDIR:
@@ -322,6 +421,8 @@ static void reply_with(int fd, const struct fuse_in_header *header, PyObject *an
         reply(fd, header, (int)-error, NULL, 0);
     } else if (header->opcode == FUSE_READ && PyBytes_AsStringAndSize(answer, &data, &size) == 0) {
         reply(fd, header, 0, data, (size_t)size);
+    } else if (header->opcode == FUSE_READDIRPLUS && PyByteArray_Check(answer)) {
+        reply(fd, header, 0, PyByteArray_AsString(answer), (size_t)PyByteArray_Size(answer));
     } else if ((size = put_answer(header->opcode, answer, &body)) >= 0) {
         amend(header->opcode, (char *)&body, (size_t)size);
         reply(fd, header, 0, &body, (size_t)size);

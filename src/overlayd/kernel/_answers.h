@@ -25,4 +25,9 @@ int answer_request(int fd, const char *message, size_t size, amend_function *ame
  * -1 with an exception. */
 int have_answered(PyObject *by_opcode, PyTypeObject *type);
 
+/* Add to `listing`, a bytearray that is to become a reply to READDIRPLUS of at most `room` bytes,
+ * as many of `entries` as go in, a list, each with what is said of it in `validities`. How many
+ * they are, -1 with an exception. */
+Py_ssize_t add_entries(PyObject *listing, size_t room, PyObject *entries, PyObject *validities);
+
 #endif

@@ -57,6 +57,7 @@ static size_t amendment_count;
 
 static uint64_t wanted, offered, granted; /* INIT flags, the second word of them above 32 bits */
 static uint32_t stack_depth;
+static unsigned long long answered; /* requests that libfuse did not see */
 static unsigned long long amended; /* replies to OPEN, OPENDIR and CREATE */
 static int session_fd = -1;
 
@@ -172,6 +173,7 @@ static ssize_t read_and_answer(int fd, void *buffer, size_t size) {
         found_nothing = 0;
         if (!answer_request(fd, buffer, (size_t)got, amend_ours))
             return got;
+        answered++;
     } while (now() < end);
     errno = EINTR;
     return -1;
@@ -292,7 +294,7 @@ __attribute__((visibility("default"))) int fuse_session_mount(struct fuse_sessio
     session_fd = fuse_session_fd(session);
     request_count = amendment_count = 0;
     answers = found_nothing = 0;
-    offered = granted = amended = 0;
+    offered = granted = amended = answered = 0;
     if (hook == NULL)
         trouble = "this libfuse is older than 3.14";
     else if (hook(session, &io, session_fd) != 0)
@@ -333,8 +335,8 @@ static PyObject *py_amend_open(PyObject *module, PyObject *arguments) {
 
 static PyObject *py_state(PyObject *module, PyObject *arguments) {
     (void)module, (void)arguments;
-    return Py_BuildValue("ziKKK", trouble, session_fd, (unsigned long long)offered,
-                         (unsigned long long)granted, amended);
+    return Py_BuildValue("ziKKKK", trouble, session_fd, (unsigned long long)offered,
+                         (unsigned long long)granted, amended, answered);
 }
 
 static PyObject *py_answer_with(PyObject *module, PyObject *arguments) {
@@ -357,6 +359,17 @@ static PyObject *py_answer_with(PyObject *module, PyObject *arguments) {
     Py_RETURN_TRUE;
 }
 
+static PyObject *py_add_entries(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *listing, *entries, *validities;
+    Py_ssize_t room;
+    if (!PyArg_ParseTuple(arguments, "O!nO!O!", &PyByteArray_Type, &listing, &room, &PyList_Type,
+                          &entries, &PyList_Type, &validities))
+        return NULL;
+    Py_ssize_t taken = add_entries(listing, room < 0 ? 0 : (size_t)room, entries, validities);
+    return taken < 0 ? NULL : PyLong_FromSsize_t(taken);
+}
+
 static PyObject *py_pace(PyObject *module, PyObject *arguments) {
     (void)module;
     if (!PyArg_ParseTuple(arguments, "LL", &patience, &turn))
@@ -371,11 +384,14 @@ static PyObject *py_found_nothing(PyObject *module, PyObject *arguments) {
 
 static PyMethodDef methods[] = {
     {"answer_with", py_answer_with, METH_VARARGS, "answer_with({opcode: handler}, caller) -> bool"},
+    {"add_entries", py_add_entries, METH_VARARGS,
+     "add_entries(listing, room, entries, validities) -> how many of them"},
     {"pace", py_pace, METH_VARARGS, "pace(patience, turn), in nanoseconds, for the next read"},
     {"found_nothing", py_found_nothing, METH_NOARGS, "found_nothing() -> bool, of the last read"},
     {"want", py_want, METH_VARARGS, "want(init_flags, stack_depth), before the mount"},
     {"amend_open", py_amend_open, METH_VARARGS, "amend_open(handle, flags, backing) -> bool"},
-    {"state", py_state, METH_NOARGS, "state() -> (trouble, session_fd, offered, granted, amended)"},
+    {"state", py_state, METH_NOARGS,
+     "state() -> (trouble, session_fd, offered, granted, amended, answered)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -8,14 +8,17 @@ pyfuse3, which calls it again; so is everything where there is no extension.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-from overlayd.core.types import Attrs, WouldBlock
+from overlayd.core.listings import Entry
+from overlayd.core.types import Attrs, Changes, WouldBlock
 from overlayd.host.credentials import Caller
 from overlayd.kernel import wire
 from overlayd.kernel.counters import subject_of
 from overlayd.kernel.operations import Operations
 from overlayd.kernel.requests import ASKED_ONCE, NO_ROOM
+from overlayd.kernel.wire import Validity
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,7 @@ _OPERATIONS = {
     1: "lookup",
     2: "forget",
     3: "getattr",
+    4: "setattr",
     9: "mkdir",
     10: "unlink",
     11: "rmdir",
@@ -35,6 +39,7 @@ _OPERATIONS = {
     29: "releasedir",
     35: "create",
     42: "forget",
+    44: "readdir",
     45: "rename",
 }
 """By opcode (linux/fuse.h)."""
@@ -45,6 +50,16 @@ _NOTHING = (0.0, 0.0, 0, None, 0)
 class _Opened(NamedTuple):
     fh: int
     flags: int
+
+
+class _Listing:
+    """A reply to readdir in the making."""
+
+    __slots__ = ("listing", "room")
+
+    def __init__(self, room: int) -> None:
+        self.listing = bytearray()
+        self.room = room
 
 
 class _Direct(Operations):
@@ -64,6 +79,14 @@ class _Direct(Operations):
         return _Opened(handle, wire.KEEP_CACHE if keeps else 0)
 
     @staticmethod
+    def _changes(attr: Any, fields: Any) -> Changes:  # noqa: ARG004 - they are in `attr`
+        return Changes(*attr)
+
+    @staticmethod
+    def _tell(token: Any, entries: list[Entry], validities: list[Validity]) -> int:
+        return wire.add_entries(token.listing, token.room, entries, validities)
+
+    @staticmethod
     def _caller(caller: Any) -> Caller:
         return caller  # type: ignore[no-any-return]  # as `answer_with` has it made
 
@@ -78,9 +101,20 @@ def answer_directly(operations: Operations) -> bool:
     return wire.answer_with(handlers, Caller)
 
 
+def _list(
+    handler: Callable[..., None], direct: Operations, fh: int, start: int, room: int
+) -> bytearray:
+    """What *handler* lists, in a reply of *room* bytes."""
+    reply = _Listing(room)
+    handler(direct, fh, start, reply)
+    return reply.listing
+
+
 def _answering(direct: Operations, operation: str) -> Callable[..., object]:
     """The handler of *operation*, which answers with a negative errno where it fails."""
     handler, then = getattr(Operations, operation).plain
+    if operation == "readdir":
+        handler = partial(_list, handler)
     subject = subject_of(operation)
     count = direct.counters.request
     may_repeat = operation not in ASKED_ONCE

@@ -21,9 +21,10 @@ from overlayd.host.credentials import Caller
 from overlayd.host.fs import HostStat
 from overlayd.kernel import wire
 from overlayd.kernel.cache import LASTING, CachePolicy
-from overlayd.kernel.coherence import ABSENT, Coherence, Validity
+from overlayd.kernel.coherence import ABSENT, Coherence
 from overlayd.kernel.forgetting import Crowded
 from overlayd.kernel.requests import Requests, answering, answering_then
+from overlayd.kernel.wire import Validity
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Operations(Requests):
         """Tell the kernel to remember that a name does not exist."""
         entry = EntryAttributes()
         entry.st_ino = pyfuse3.InodeT(0)
-        entry.entry_timeout = near
+        entry.entry_timeout, entry.attr_timeout = near, 0
         return entry
 
     def _opened(self, handle: int, *, keeps: bool) -> FileInfo:
@@ -125,6 +126,35 @@ class Operations(Requests):
     @staticmethod
     def _caller(ctx: RequestContext) -> Caller:
         return Caller(ctx.uid, ctx.gid, ctx.pid)
+
+    @staticmethod
+    def _changes(attr: EntryAttributes, fields: pyfuse3.SetattrFields) -> Changes:
+        return Changes(
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+
+    @staticmethod
+    def _tell(token: pyfuse3.ReaddirToken, entries: list[Entry], validities: list[Validity]) -> int:
+        """Put *entries* into a reply; how many of them the kernel takes."""
+        answer = EntryAttributes()  # for all of them: what it holds is copied at once
+        reply = pyfuse3.readdir_reply
+        taken = 0
+        near = seconds = None
+        for (name, attrs, cookie, _, _), validity in zip(entries, validities, strict=True):
+            if validity[0] != near or validity[1] != seconds:
+                near, seconds, _ = validity
+                answer.entry_timeout, answer.attr_timeout = near, seconds
+            number, status, size, _ = attrs
+            _fill(answer, number, status, size)
+            if not reply(token, name, answer, cookie):
+                break
+            taken += 1
+        return taken
 
     def _watched(self, attrs: Attrs, near: float) -> Attrs:
         """*attrs*, from after what they are of has come to be watched itself, if it can be."""
@@ -254,7 +284,7 @@ class Operations(Requests):
         try:
             for entries in self._listings.entries(fh, start_id):
                 validities = self.coherence.validities(entries, near)
-                taken = _tell(token, entries, validities)
+                taken = self._tell(token, entries, validities)
                 self._listings.settle(entries, taken)
                 self.coherence.listed(entries[:taken], validities)
                 if taken < len(entries):
@@ -289,14 +319,7 @@ class Operations(Requests):
         fh: int | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        changes = Changes(
-            mode=attr.st_mode if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            size=attr.st_size if fields.update_size else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-        )
+        changes = self._changes(attr, fields)
         near = self.coherence.prepare(inode)
         self.coherence.set(inode)
         return self._entry(self._attributes.setattr(inode, changes, fh, self._caller(ctx)), near)
@@ -396,24 +419,6 @@ class Operations(Requests):
             self._consent_to_wait(fh)
         self.coherence.released(fh)
         self._data.release(fh)
-
-
-def _tell(token: pyfuse3.ReaddirToken, entries: list[Entry], validities: list[Validity]) -> int:
-    """Put *entries* into a reply; how many of them the kernel takes."""
-    answer = EntryAttributes()  # for all of them: what it holds is copied at once
-    reply = pyfuse3.readdir_reply
-    taken = 0
-    near = seconds = None
-    for (name, attrs, cookie, _, _), validity in zip(entries, validities, strict=True):
-        if validity[0] != near or validity[1] != seconds:
-            near, seconds, _ = validity
-            answer.entry_timeout, answer.attr_timeout = near, seconds
-        number, status, size, _ = attrs
-        _fill(answer, number, status, size)
-        if not reply(token, name, answer, cookie):
-            break
-        taken += 1
-    return taken
 
 
 def _fill(entry: EntryAttributes, number: int, status: HostStat, size: int) -> None:

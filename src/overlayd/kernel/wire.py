@@ -10,7 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
+from overlayd.core.listings import Entry
 from overlayd.host.credentials import Caller
+
+Validity = tuple[float, float, int | None]
+"""Seconds for a name, for its attributes, and what `Node.told_ns` is once the kernel was told."""
 
 PARALLEL_DIROPS = 1 << 18
 """INIT: lookups and listings in one directory need not wait for each other."""
@@ -73,19 +77,23 @@ class WireState:
     """INIT flags that it was answered with, libfuse's own among them. 0 before it has asked."""
     amended: int
     """How many replies to open, opendir and create were amended."""
+    answered: int
+    """How many requests were answered past libfuse and pyfuse3."""
 
     def __str__(self) -> str:
         if self.trouble:
             return f"off ({self.trouble})"
-        return "parallel lookups" if self.granted & PARALLEL_DIROPS else "on"
+        uses = ["direct answers"] if self.answered else []
+        uses += ["parallel lookups"] if self.granted & PARALLEL_DIROPS else []
+        return ", ".join(uses) or "on"
 
 
 def state() -> WireState:
     """How things are at the moment."""
     if _extension is None:
-        return WireState(_absence, -1, 0, 0, 0)
-    trouble, session, offered, granted, amended = _extension.state()
-    return WireState(trouble or "", session, offered, granted, amended)
+        return WireState(_absence, -1, 0, 0, 0, 0)
+    trouble, *numbers = _extension.state()
+    return WireState(trouble or "", *numbers)
 
 
 def answer_with(handlers: dict[int, Callable[..., object]], caller: type[Caller]) -> bool:
@@ -94,6 +102,17 @@ def answer_with(handlers: dict[int, Callable[..., object]], caller: type[Caller]
     From then on reading never waits for a request: `pace` says what it does instead.
     """
     return _extension is not None and bool(_extension.answer_with(handlers, caller))
+
+
+def add_entries(
+    listing: bytearray, room: int, entries: list[Entry], validities: list[Validity]
+) -> int:
+    """Add to *listing* as many of *entries* as go into a reply of *room* bytes; how many they are.
+
+    What is said of each is in *validities*, as `coherence` has it.
+    """
+    assert _extension is not None
+    return int(_extension.add_entries(listing, room, entries, validities))
 
 
 def pace(patience: int, turn: int) -> None:
