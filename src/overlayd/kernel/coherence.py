@@ -20,6 +20,7 @@ from overlayd.core.types import Attrs
 from overlayd.errors import estale
 from overlayd.kernel.cache import LASTING, SHORT, CachePolicy
 from overlayd.kernel.watching import Watcher
+from overlayd.kernel.wire import Validity
 
 ABSENT = 0
 """What is believed of a name that does not exist; else the number of what it is."""
@@ -28,9 +29,6 @@ NOT_RELIED_ON = 0
 """For `Node.told_ns`: the kernel keeps no attributes for longer than a moment."""
 ONLY_CTIME = -2
 """For the same: it knows itself that the ctime has changed, and takes the rest for right."""
-
-Validity = tuple[float, float, int | None]
-"""Seconds for a name, for its attributes, and what `Node.told_ns` is once the kernel was told."""
 
 _MOST_BELIEFS = 10_000
 """Without them the kernel is told more than it need be: better than to keep ever more."""

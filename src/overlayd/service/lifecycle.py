@@ -32,6 +32,7 @@ from overlayd.host import device, libc
 from overlayd.host.mounts import Mount, mount_at, unique_id
 from overlayd.host.propagation import may_mount
 from overlayd.kernel.changes import HostChanges
+from overlayd.kernel.direct import answer_directly
 from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.loop import RequestLoop
 from overlayd.kernel.notifications import Notifier
@@ -143,6 +144,8 @@ class _Live(NamedTuple):
     notifier: Notifier
     forgetter: Forgetter
     changes: HostChanges
+    operations: Operations
+    loop: RequestLoop
 
 
 @contextmanager
@@ -169,7 +172,10 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
         reloader = Reloader(plan, overlay, operations, changes, record, manager=manager)
         control = _control(overlay, operations, reloader, mount)
         with open_socket(registration.path) as listener:
-            yield _Live(mount, control, listener, reloader, notifier, forgetter, changes)
+            yield _Live(
+                *(mount, control, listener, reloader, notifier, forgetter, changes),
+                *(operations, loop),
+            )
     except BaseExceptionGroup as group:
         crashed = group.split(OverlaydError)[1] is not None
         raise
@@ -282,6 +288,7 @@ async def _serve(
             nursery.start_soon(live.reloader.on_signal, signal.SIGHUP)
         if lifeline is not None:
             nursery.start_soon(stop.on_hangup, lifeline)
+        live.loop.reads_ahead = answer_directly(live.operations)
         nursery.start_soon(_announce, target, ready, live.changes, manager)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
         nursery.cancel_scope.cancel()
