@@ -8,9 +8,12 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-from asyncinotify import Inotify, Mask, Watch
-
 from overlayd.host.fs import Fd
+from overlayd.host.imports import load
+
+# Only waiting is done with asyncio there, and we wait in trio.
+load("asyncinotify", instead={"asyncio": {"Future": object, "get_running_loop": None}})
+from asyncinotify import Inotify, Mask, Watch  # noqa: E402
 
 IGNORED = int(Mask.IGNORED)
 OVERFLOW = -1

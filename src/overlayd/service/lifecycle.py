@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
+from overlayd.kernel import libraries as libraries
 from overlayd.kernel import wire
 
 # isort: split
