@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,20 @@ def loaded(answer: Path, code: str, *words: str | Path) -> set[str]:
     return set(answer.read_text().split())
 
 
+@contextmanager
+def started(answer: Path, *words: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that runs, and tells ON_SIGNAL; it is ended with the block."""
+    path = os.pathsep.join(filter(None, sys.path))
+    with subprocess.Popen(
+        [sys.executable, "-c", ASKING + ON_SIGNAL + COMMAND, str(answer), *words],
+        env=os.environ | {"PYTHONPATH": path},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
 def told_by(process: int, answer: Path) -> set[str]:
     """The modules of a live daemon that was started with ON_SIGNAL."""
     answer.unlink(missing_ok=True)
@@ -94,6 +110,21 @@ def test_a_daemon_with_a_configuration_file(tmp_path: Path, answer: Path) -> Non
     assert command >= CONFIGURATION
     assert not told_by(daemon_of(target), answer) & CONFIGURATION
     assert attempt("umount", str(target)).returncode == 0
+
+
+def test_in_the_foreground(tmp_path: Path, answer: Path) -> None:
+    """The process that was started serves, as systemd wants it, and reads nothing for that."""
+    (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
+    file = tmp_path / "guest.toml"
+    file.write_text(f'[[dir]]\nhost = "{source}"\nguest = "/"\n')
+    with started(answer, "mount", "-f", "--config", file, target) as process:
+        assert wait_until(lambda: os.path.ismount(target))
+        assert wait_until(lambda: "asyncinotify" in told_by(process.pid, answer))
+        serving = told_by(process.pid, answer)
+        assert serving >= LOOP
+        assert not serving & (COMMAND_LINE | DISPLAY | CONFIGURATION | LEFT_OUT)
+        assert attempt("umount", str(target)).returncode == 0
+        assert process.wait(10) == 0
 
 
 def test_run(tmp_path: Path, answer: Path) -> None:

@@ -166,12 +166,18 @@ def test_a_caller_that_dies_before_it_is_told(tmp_path: Path, runtime_directory:
     """Nobody knows of the mount then: it goes again, and is not left dead either."""
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     log = tmp_path / "log"
+    os.mkfifo(log)  # the daemon goes on when this is opened to be read, and not before
     words = ["mount", "--dir", f"{source}::/", "--log-file", str(log), str(target)]
     done = subprocess.run([sys.executable, "-c", CALLER_DIES, *words], timeout=10, check=False)
     assert done.returncode == 9
-    assert wait_until(lambda: not daemons_of(runtime_directory))
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert wait_until(lambda: not daemons_of(runtime_directory))
+        said = os.read(reader, 1 << 16).decode()
+    finally:
+        os.close(reader)
     assert not is_mounted(target)
-    assert str(target) in log.read_text() and "Traceback" not in log.read_text()
+    assert str(target) in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("flags", [(), ("-l",)], ids=["plain", "lazy"])

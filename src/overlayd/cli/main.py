@@ -14,6 +14,9 @@ TYPE_CHECKING = False  # as in typing
 if TYPE_CHECKING:
     from typing import NoReturn
 
+_FOREGROUND = frozenset(("-f", "--foreground"))
+_HELP = frozenset(("-h", "--help"))
+
 
 def main() -> "NoReturn":
     """Run the command line; exit 0 done, 1 it failed, 2 the command line is wrong."""
@@ -51,12 +54,25 @@ def _other(words: list[str]) -> int:
     from overlayd.cli.afresh import start_afresh
 
     start_afresh()
+    if serves_here(words):
+        return _in_foreground()
     if not leaves_daemon(words):
         return _run()
     from overlayd.service.background import early_daemon
 
     with early_daemon():
         return _run()
+
+
+def _in_foreground() -> int:
+    from overlayd.service.foreground import serve_what
+
+    try:
+        return serve_what(_run)
+    except (OverlaydError, OSError, KeyboardInterrupt) as error:
+        from overlayd.cli.commands import complain
+
+        return complain("overlayd", error)
 
 
 def _run() -> int:
@@ -71,5 +87,10 @@ def leaves_daemon(words: list[str]) -> bool:
         case ["run", _, *_]:
             return True
         case ["mount", _, *_]:
-            return not {"-f", "--foreground", "-h", "--help"} & set(words)
+            return not {*_FOREGROUND, *_HELP} & set(words)
     return False
+
+
+def serves_here(words: list[str]) -> bool:
+    """Whether *words* look as if this process were to serve; either answer is safe."""
+    return words[:1] == ["mount"] and bool(_FOREGROUND & set(words)) and not _HELP & set(words)

@@ -27,17 +27,22 @@ _NEEDED_BY_BOTH = tuple(
     f"overlayd.{name}"
     for name in ("service.handover", "service.logs", "service.target", "host.locations")
 )
-"""Imported before the two processes part, with all that these import."""
+"""With all that these import."""
 
 _early: "list[Daemon]" = []
 """The daemon that was forked before anybody knew what it is to serve."""
 
 
+def load_for_both() -> None:
+    """Import what the two processes share, before they part."""
+    for name in _NEEDED_BY_BOTH:
+        importlib.import_module(name)
+
+
 @contextmanager
 def early_daemon() -> Iterator[None]:
     """Have the first `start_daemon` of the block find a daemon that is already on its way."""
-    for name in _NEEDED_BY_BOTH:
-        importlib.import_module(name)
+    load_for_both()
     with suppress(OSError):  # no process to be had: `start_daemon` says so, if it comes to that
         _early.append(Daemon())
     try:
