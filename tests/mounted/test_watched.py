@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,19 @@ def test_what_the_host_mounts_in_a_source(tmp_path: Path, source: Path) -> None:
             (source / "sub/new").touch()
             assert sees(lambda: exists(top / "sub/new"))
         assert sees(lambda: exists(top / "sub/x") and not exists(top / "sub/new"))
+
+
+def test_one_mount_soon_after_another(tmp_path: Path, source: Path) -> None:
+    """Also where the daemon has not quite done with the one before."""
+    with mounted(tmp_path, f"{source}::/") as top:
+        assert wait_until(lambda: is_watching(top))
+        for milliseconds in range(0, 24, 4):
+            with tmpfs_on(source / "sub"):
+                time.sleep(0.05)
+            time.sleep(milliseconds / 1000)
+            in_child(exists, top / "sub/x")
+            with tmpfs_on(source / "sub"):
+                assert sees(lambda: not exists(top / "sub/x")), f"after {milliseconds} ms"
 
 
 def test_only_the_coherent_mode_watches_and_a_reload_changes_it(

@@ -169,7 +169,7 @@ class MountChanges:
 
     @property
     def descriptor(self) -> int:
-        """Changes between `take` and the beginning of the wait for this may be missed."""
+        """It may miss changes between the end of one wait for it and the next one's start."""
         return self._epoll.fileno()
 
     def take(self) -> list[Mount]:

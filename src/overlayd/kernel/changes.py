@@ -80,6 +80,8 @@ class HostChanges:
         self._coherence = coherence
         self._watcher = coherence.watcher
         self._notifier = notifier
+        self._mounted = trio.Event()
+        """Set when anything was mounted or unmounted since that was last looked into."""
         self._times_are_fine = device.kernel_version() >= _FINE_TIMES
 
     def adjust(self) -> None:
@@ -135,19 +137,23 @@ class HostChanges:
         """What is mounted in a source changes what is there, and inotify does not tell."""
         table = MountChanges()
         try:
-            while True:
-                async with trio.open_nursery() as waiting:
-                    waiting.start_soon(trio.lowlevel.wait_readable, table.descriptor)
-                    for _ in range(2):  # by then it waits
-                        await trio.lowlevel.checkpoint()
-                    changed = table.take()
-                    if changed:
-                        waiting.cancel_scope.cancel()
-                await trio.sleep(_PAUSE)
-                if self._are_inside(changed + table.take()):
-                    nursery.start_soon(self.forget_everything)
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(self._notice_mounts, table)
+                self._mounted.set()  # since the table was opened and before that waits
+                while True:
+                    await trio.sleep(_PAUSE)
+                    await self._mounted.wait()
+                    self._mounted = trio.Event()
+                    if self._are_inside(table.take()):
+                        nursery.start_soon(self.forget_everything)
         finally:
             table.close()
+
+    async def _notice_mounts(self, table: MountChanges) -> None:
+        """Wait for the next change while the last one is looked into: none in between is missed."""
+        while True:
+            await trio.lowlevel.wait_readable(table.descriptor)
+            self._mounted.set()
 
     def _are_inside(self, mounts: Sequence[Mount]) -> bool:
         """Whether any of *mounts* lies in a source."""
