@@ -123,6 +123,7 @@ def test_in_the_foreground(tmp_path: Path, answer: Path) -> None:
         serving = told_by(process.pid, answer)
         assert serving >= LOOP
         assert not serving & (COMMAND_LINE | DISPLAY | CONFIGURATION | LEFT_OUT)
+        assert not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         assert attempt("umount", str(target)).returncode == 0
         assert process.wait(10) == 0
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -150,6 +150,32 @@ def test_a_signal_while_it_is_still_mounting(tmp_path: Path) -> None:
         process.terminate()
         process.wait(10)
         assert not is_mounted(target), f"after {milliseconds} ms"
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGTERM, -signal.SIGTERM, ""), (signal.SIGINT, 1, "overlayd: error: interrupted\n")],
+    ids=["SIGTERM", "SIGINT"],
+)
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "group"])
+def test_a_signal_while_the_configuration_is_read(
+    tmp_path: Path, number: int, status: int, words: str, send: Callable[[int, int], None]
+) -> None:
+    """Which takes as long as it takes, here for ever, in a child that must not stay behind."""
+    pipe, target = tmp_path / "guest.toml", make_target(tmp_path)
+    os.mkfifo(pipe)
+    line = command("mount", "-f", "--config", str(pipe), str(target))
+    with subprocess.Popen(
+        line, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        assert wait_until(lambda: children.read_text() != "")
+        child = int(children.read_text())
+        time.sleep(0.3)  # until it waits there, and the process for it
+        send(process.pid, number)
+        assert process.communicate(timeout=10) == (None, words)
+        assert process.returncode == status
+    assert ends(child)
 
 
 CALLER_DIES = """

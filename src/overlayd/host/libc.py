@@ -7,6 +7,7 @@ Each raises OSError with the errno the call left behind.
 import ctypes
 import os
 import platform
+import signal
 import sys
 
 AT_FDCWD = -100
@@ -27,6 +28,7 @@ UTIME_OMIT = (1 << 30) - 2
 
 _SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159, "ppc64le": 81, "s390x": 206}
 
+_PR_SET_PDEATHSIG = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 CAP_SYS_RESOURCE = 24
 
@@ -132,6 +134,11 @@ def set_thread_groups(groups: tuple[int, ...]) -> None:
     array = (ctypes.c_uint * len(groups))(*groups)
     number = _SYS_SETGROUPS[platform.machine()]
     _check(_libc.syscall(_long(number), _long(len(groups)), array))
+
+
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends from now on (prctl(2), PR_SET_PDEATHSIG)."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, _long(signal.SIGKILL), _long(0), _long(0), _long(0)))
 
 
 def drop_capability(number: int) -> None:

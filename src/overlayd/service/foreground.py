@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from overlayd.errors import OverlaydError
+from overlayd.host import libc
 from overlayd.service.background import load_for_both
 
 TYPE_CHECKING = False  # as in typing, which takes time
@@ -35,10 +36,15 @@ def serve_what(read: Callable[[], int]) -> int:
     """
     load_for_both()
     wire, way_here = socket.socketpair()
+    here = os.getpid()
     child = os.fork()
     if child == 0:
         wire.close()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # one of the two says that it was interrupted
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # one says that it was interrupted
+        libc.end_with_parent()
+        if os.getppid() != here:  # it has ended already
+            os._exit(1)
         _server.append(way_here)
         return read()
     way_here.close()
