@@ -398,9 +398,15 @@ static Py_ssize_t put_answer(uint32_t opcode, PyObject *answer, union body *body
     }
 }
 
+static int wants_reply(uint32_t opcode) {
+    return opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET;
+}
+
 static void reply(int fd, const struct fuse_in_header *header, int error, void *body, size_t size) {
     struct fuse_out_header out = {.unique = header->unique, .error = -error};
     struct iovec parts[2] = {{&out, sizeof(out)}, {body, error ? 0 : size}};
+    if (!wants_reply(header->opcode))
+        return;
     out.len = (uint32_t)(sizeof(out) + parts[1].iov_len);
     /* It fails where the request was given up: then nobody is left to be told. */
     while (writev(fd, parts, parts[1].iov_len ? 2 : 1) < 0 && errno == EINTR)
@@ -414,8 +420,6 @@ static void reply_with(int fd, const struct fuse_in_header *header, PyObject *an
     Py_ssize_t size;
     long error = PyLong_Check(answer) ? PyLong_AsLong(answer) : 0;
     memset(&body, 0, sizeof(body));
-    if (header->opcode == FUSE_FORGET || header->opcode == FUSE_BATCH_FORGET)
-        return;
     if (error < 0) {
         PyErr_Clear(); /* a number that is no errno: -1, which stands for EPERM */
         reply(fd, header, (int)-error, NULL, 0);
