@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 
 from overlayd.core.assembly import Assembly, Attachment, Position, Survey, assemble
 from overlayd.core.descriptors import DescriptorCache
 from overlayd.core.devices import Devices
 from overlayd.core.handles import Handle, HandleTable
-from overlayd.core.nodes import Node, NodeKey, NodeTable, Place
+from overlayd.core.nodes import Node, NodeTable, Place, key_of
 from overlayd.core.types import Rules, WouldBlock
 from overlayd.errors import einval, enametoolong, enoent, enotdir, estale
 from overlayd.host import fs
@@ -60,8 +61,6 @@ class Namespace:
         self.handles = HandleTable()
         self.cache = DescriptorCache(descriptors)
         self.credentials = Credentials()
-        self.own_device: int | None = None
-        """The device number of this very mount, once it exists: never asked for anything."""
         self._devices = Devices()
         self._patience = _Patience()
         self.use(self.assembly)
@@ -69,6 +68,15 @@ class Namespace:
         self.synthetic_status = fs.HostStat(
             *(0, 0, 0, 0), stat.S_IFDIR | 0o555, 2, *(0, 0, 0, 0, 0), 4096, now, now, now
         )
+
+    @property
+    def own_device(self) -> int | None:
+        """The device number of this very mount, once it exists: never asked for anything."""
+        return self._devices.own
+
+    @own_device.setter
+    def own_device(self, device: int | None) -> None:
+        self._devices.own = device
 
     def use(self, assembly: Assembly) -> None:
         """Go by *assembly* from now on; see `remount` for what is known already."""
@@ -95,21 +103,45 @@ class Namespace:
         wait for it: its status is what the host's kernel knows, for which object it is.
         """
         position = where.position.children.get(name) if where.position is not None else None
-        if position is not None and position.mount is not None:
+        if position is not None:
+            return self._child_at(position, where, name)
+        if where.fd is None:
+            raise enoent()
+        status = fs.stat_child(where.fd, name)
+        if status.dev not in self._devices.plain:
+            status = self._look_again(where.fd, name, status)
+            if self._is_overlay(status):
+                return Found(None, None, None, None)
+        return Found(None, where.mount, status, None)
+
+    def _child_at(self, position: Position, where: Where, name: bytes) -> Found:
+        if position.mount is not None:
             source = position.mount.fd
             return Found(position, position.mount, self._unasked_status(source), source)
-        status = self._host_child(where, name)
-        if position is None and status is not None and self._is_plain(status):
-            return Found(None, where.mount, status, None)
-        if position is not None:
-            if status is None or not status.is_dir or self._is_overlay(status):
-                return Found(position, None, None, None)
-            return Found(position, where.mount, status, None)
-        if status is None:
-            raise enoent()
-        if self._is_overlay(status):
-            return Found(None, None, None, None)
-        return Found(None, where.mount, status, None)
+        status = None
+        if where.fd is not None:
+            with suppress(FileNotFoundError):
+                status = self._look_again(where.fd, name, fs.stat_child(where.fd, name))
+        if status is None or not status.is_dir or self._is_overlay(status):
+            return Found(position, None, None, None)
+        return Found(position, where.mount, status, None)
+
+    def hold(self, where: Where, name: bytes) -> tuple[Found, fs.Fd | None]:
+        """What `child` tells of *name*, and the very object, where that is a local source's.
+
+        Without a descriptor, too, where there is none to be had: names can be removed all the same.
+        """
+        if where.fd is not None and not self.is_reserved(where, name):
+            try:
+                fd = self.cache.opening(partial(fs.open_child, where.fd, name))
+            except FileNotFoundError:
+                raise
+            except OSError:
+                return self.child(where, name), None
+            status = fs.stat_fd(fd)
+            if status.dev in self._devices.plain:
+                return Found(None, where.mount, status, None), fd
+        return self.child(where, name), None
 
     def names(self, where: Where, host_names: Sequence[bytes]) -> list[bytes]:
         """The names in a directory whose source holds *host_names*; each once."""
@@ -130,31 +162,22 @@ class Namespace:
         """Whether *name* is a mount point or lies above one: nobody moves or removes it."""
         return where.position is not None and name in where.position.children
 
-    def _host_child(self, where: Where, name: bytes) -> fs.HostStat | None:
-        if where.fd is None:
-            return None
-        try:
-            status = fs.stat_child(where.fd, name)
-        except FileNotFoundError:
-            return None
-        if self._is_plain(status) or status.dev == self.own_device:
+    def _look_again(self, fd: fs.Fd, name: bytes, status: fs.HostStat) -> fs.HostStat:
+        """What *name* in *fd* is, of which *status* is what the host's kernel knows."""
+        device = status.dev
+        if device in self._devices.plain or device == self.own_device:
             return status
         may_block = self._devices.may_block(status)
         if may_block and not self._is_overlay(status):
             if status.is_dir and not self.is_patient():  # the root of a mount: see `child`
                 return self._devices.trim(status)
-            self.consent_to_wait(status.dev)
-            status = fs.stat_child(where.fd, name, fresh=True)
+            self.consent_to_wait(device)
+            status = fs.stat_child(fd, name, fresh=True)
         return self._devices.trim(status)
 
-    def _is_plain(self, status: fs.HostStat) -> bool:
-        """Whether *status* needs no second look: that of a source's file system that is local."""
-        return status.dev != self.own_device and self._devices.is_plain(status.dev)
-
     def is_plain(self, node: Node) -> bool:
-        """Whether the same holds for what lies on the file system of *node*."""
-        key = node.key
-        return key is not None and key.dev != self.own_device and self._devices.is_plain(key.dev)
+        """Whether the file system *node* lies on is a source's, and local: one look is enough."""
+        return node.key is not None and node.key.dev in self._devices.plain
 
     def _is_overlay(self, status: fs.HostStat) -> bool:
         return status.dev == self.own_device or self._devices.is_found_overlay(status)
@@ -228,7 +251,7 @@ class Namespace:
     def status(self, fd: fs.Fd) -> fs.HostStat:
         """Status of an opened host object, asked of its server if it has one."""
         status = fs.stat_fd(fd)
-        if self._devices.is_plain(status.dev):
+        if status.dev in self._devices.plain:
             return status
         if self._devices.may_block(status):
             self.consent_to_wait(status.dev)
@@ -256,23 +279,20 @@ class Namespace:
         elif status is None:
             node = self.nodes.obtain_empty(parent, name)
         else:
-            mount = found.mount if status.is_dir else None
-            node = self.nodes.obtain(_key(parent, found.mount, status), status, mount)
+            return self.nodes.obtain_child(parent, name, found.mount, status)
         self.nodes.place(node, parent, name)
         return node
 
     def adopt_opened(self, parent: Node, name: bytes, fd: fs.Fd) -> tuple[Node, fs.HostStat]:
         """The node for a file just created and opened as *name* in *parent*; not yet lent."""
         status = self.status(fd)
-        node = self.nodes.obtain(_key(parent, parent.mount, status), status, None)
-        self.nodes.place(node, parent, name)
-        return node, status
+        return self.nodes.obtain_child(parent, name, parent.mount, status), status
 
     def known(self, parent: Node, name: bytes, found: Found) -> Node | None:
         """The node for *found*, if the kernel may already know it."""
         if found.status is None or found.position is not None:
             return None
-        return self.nodes.find(_key(parent, found.mount, found.status))
+        return self.nodes.find(key_of(parent, found.mount, found.status))
 
     def back(self, node: Node) -> None:
         """Note what is attached at the position where *node* is."""
@@ -285,7 +305,7 @@ class Namespace:
         """Note which host directory now is behind a position of the mount tree, if one is."""
         key = None
         if found.status is not None:
-            key = _key(node, found.mount, found.status)
+            key = key_of(node, found.mount, found.status)
         if key != node.key:
             self.cache.drop(node)
             node.key = key
@@ -379,7 +399,7 @@ class Namespace:
         status = fs.stat_fd(fd)  # as the host's kernel knows it: whatever it is, nobody is asked
         if node.key is None or (status.dev, status.ino) != node.key[:2]:
             raise estale()
-        if not self._devices.is_plain(status.dev):
+        if status.dev not in self._devices.plain:
             status = self.status(fd)
         if not _is(node, status):
             raise estale()
@@ -471,16 +491,6 @@ def check_name(name: bytes) -> None:
         raise enametoolong()
     if b"/" in name or b"\0" in name or name in (b"", b".", b".."):
         raise einval()
-
-
-def _key(parent: Node, mount: Attachment | None, status: fs.HostStat) -> NodeKey:
-    file_type = status.file_type
-    if file_type == stat.S_IFDIR:
-        assert mount is not None
-        return NodeKey(status.dev, status.ino, mount.seed, status.mount_id)
-    if file_type == stat.S_IFLNK:
-        return NodeKey(status.dev, status.ino, -parent.number)
-    return NodeKey(status.dev, status.ino)
 
 
 def _is(node: Node, status: fs.HostStat) -> bool:

@@ -192,6 +192,21 @@ class NodeTable:
         with self._lock:
             return self._obtain(key, natural, status, mount)
 
+    def obtain_child(
+        self, parent: Node, name: bytes, mount: Attachment | None, status: HostStat
+    ) -> Node:
+        """The same for what *name* in *parent*, a directory of *mount*, is; placed there.
+
+        Raises ELOOP.
+        """
+        key = key_of(parent, mount, status)
+        natural = _natural_number(key)
+        with self._lock:
+            node = self._obtain(key, natural, status, mount)
+            if node.parent is not parent or node.name != name:
+                self._place(node, parent, name)
+            return node
+
     def obtain_children(
         self,
         parent: Node,
@@ -452,6 +467,15 @@ class NodeTable:
             del self._by_position[node.position]
         self._unkey(node)
         return node
+
+
+def key_of(parent: Node, mount: Attachment | None, status: HostStat) -> NodeKey:
+    """The key of what was found in *parent*, a directory of *mount*."""
+    file_type = status.mode & _TYPE
+    if file_type == DIRECTORY:
+        assert mount is not None
+        return NodeKey(status.dev, status.ino, mount.seed, status.mount_id)
+    return NodeKey(status.dev, status.ino, -parent.number if file_type == LINK else 0)
 
 
 def _is_same(node: Node, status: HostStat) -> bool:

@@ -265,7 +265,10 @@ def remove_dir(directory: Fd, name: bytes) -> None:
 
 def rename(old_dir: Fd, old: bytes, new_dir: Fd, new: bytes, flags: int) -> None:
     """renameat2(2); links are moved, never followed."""
-    libc.renameat2(old_dir.number, old, new_dir.number, new, flags)
+    if flags:
+        libc.renameat2(old_dir.number, old, new_dir.number, new, flags)
+    else:
+        os.rename(old, new, src_dir_fd=old_dir.number, dst_dir_fd=new_dir.number)
 
 
 def read_link(fd: Fd) -> bytes:
