@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from overlayd.core.access import Access, Held
 from overlayd.core.attributes import Attributes
-from overlayd.core.namespace import Found, Namespace, Where, check_name
+from overlayd.core.namespace import Found, Namespace, Where
 from overlayd.core.nodes import Node, NodeKey
 from overlayd.core.types import Attrs
 from overlayd.errors import ebusy, eexist, einval, erofs, estale, exdev
 from overlayd.host import fs
 from overlayd.host.credentials import Caller
+from overlayd.table.guest_path import check_name
 
 
 class Renamed(NamedTuple):
@@ -316,9 +317,7 @@ class Names:
         if node.file_type == stat.S_IFLNK and old[0] is not new[0]:
             assert node.key is not None
             nodes.rekey(node, NodeKey(node.key.dev, node.key.ino, -new[0].number))
-        nodes.place(node, *new)
-        if node.file_type != stat.S_IFDIR:
-            nodes.displace(node, *old)
+        nodes.carry(node, old, new)
 
 
 _Name = tuple[Node, bytes]

@@ -13,16 +13,16 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
-from overlayd.core.assembly import Assembly, Attachment, Position, Survey, assemble
+from overlayd.core.assembly import Assembly, Attachment, Position, Survey, assemble, provider
 from overlayd.core.descriptors import DescriptorCache
 from overlayd.core.devices import Devices
 from overlayd.core.handles import Handle, HandleTable
-from overlayd.core.nodes import Node, NodeTable, Place, key_of
+from overlayd.core.nodes import DIRECTORY, Node, NodeTable, Place, key_of, provider_of
 from overlayd.core.types import Rules, WouldBlock
-from overlayd.errors import einval, enametoolong, enoent, enotdir, estale
+from overlayd.errors import enoent, enotdir, estale
 from overlayd.host import fs
 from overlayd.host.credentials import Credentials
-from overlayd.table.guest_path import NAME_MAX, GuestPath
+from overlayd.table.guest_path import GuestPath, check_name
 
 
 class Where(NamedTuple):
@@ -133,12 +133,11 @@ class Namespace:
         """
         if where.fd is not None and not self.is_reserved(where, name):
             try:
-                fd = self.cache.opening(partial(fs.open_child, where.fd, name))
+                fd, status = self.cache.opening(partial(fs.hold_child, where.fd, name))
             except FileNotFoundError:
                 raise
             except OSError:
                 return self.child(where, name), None
-            status = fs.stat_fd(fd)
             if status.dev in self._devices.plain:
                 return Found(None, where.mount, status, None), fd
         return self.child(where, name), None
@@ -204,7 +203,8 @@ class Namespace:
 
     def consent_to_reach(self, node: Node) -> None:
         """Raise WouldBlock where *node* may keep this thread waiting and it may not wait."""
-        if node.key is not None and node.key.dev in self._devices.blocking:
+        blocking = self._devices.blocking
+        if blocking and node.key is not None and node.key.dev in blocking:
             self.consent_to_wait(node.key.dev)
 
     def consent_to_enter(self, status: fs.HostStat) -> None:
@@ -236,12 +236,7 @@ class Namespace:
             mounts = self.mounts_of(node)
             if any(mount is not mounts[0] for mount in mounts):
                 return True
-        if node.file_type == stat.S_IFDIR:
-            mount = node.mount
-        elif (parent := node.parent) is None:
-            return False
-        else:
-            mount = provider(parent.position, parent.mount, node.name)
+        mount = provider_of(node)
         return mount is not None and mount.overlaps
 
     def is_open_on(self, handle: Handle) -> bool:
@@ -272,14 +267,14 @@ class Namespace:
 
     def adopt(self, parent: Node, name: bytes, found: Found) -> Node:
         """The node for *found*, seen as *name* in *parent*; not yet lent."""
-        status = found.status
-        if found.position is not None and (status is None or status.is_dir):
-            node = self.nodes.obtain_position(found.position, found.mount)
+        position, mount, status, _ = found
+        if status is not None and (position is None or not status.is_dir):
+            return self.nodes.obtain_child(parent, name, mount, status)
+        if position is not None:
+            node = self.nodes.obtain_position(position, mount)
             self._set_backing(node, found)
-        elif status is None:
-            node = self.nodes.obtain_empty(parent, name)
         else:
-            return self.nodes.obtain_child(parent, name, found.mount, status)
+            node = self.nodes.obtain_empty(parent, name)
         self.nodes.place(node, parent, name)
         return node
 
@@ -354,26 +349,32 @@ class Namespace:
     def _directory(self, node: Node) -> fs.Fd:
         """The descriptor of a host directory, opened again from its parents where need be."""
         self.consent_to_reach(node)
-        chain: list[Node] = []
-        at = node
+        fd = self._open_already(node)
+        if fd is not None:
+            return fd
+        chain = [node]
         while True:
-            if at.mount is None or at.mount.gone:
+            at = chain[-1].parent
+            if at is None:
                 raise estale()
-            if at.position is not None and at.position.mount is not None:
-                fd: fs.Fd | None = at.position.mount.fd
-            else:
-                fd = self.cache.get(at)
+            fd = self._open_already(at)
             if fd is not None:
                 break
-            if at.parent is None:
-                raise estale()
             chain.append(at)
-            at = at.parent
         while chain:
             at = chain.pop()
             fd = self._open_directory(at, fd)
             self.cache.put(at, fd)
         return fd
+
+    def _open_already(self, node: Node) -> fs.Fd | None:
+        """The descriptor of a host directory, if it is at hand. Raises ESTALE."""
+        mount, position = node.mount, node.position
+        if mount is None or mount.gone:
+            raise estale()
+        if position is not None and position.mount is not None:
+            return position.mount.fd
+        return self.cache.get(node)
 
     def _open_directory(self, node: Node, parent: fs.Fd) -> fs.Fd:
         try:
@@ -395,8 +396,8 @@ class Namespace:
 
     def _open_checked(self, node: Node, parent: fs.Fd, name: bytes) -> fs.Fd:
         """Open *name* and make sure that it still is *node*; raises ESTALE where it is not."""
-        fd = self.cache.opening(lambda: fs.open_child(parent, name))
-        status = fs.stat_fd(fd)  # as the host's kernel knows it: whatever it is, nobody is asked
+        # As the host's kernel knows it: whatever it is, nobody is asked.
+        fd, status = self.cache.opening(partial(fs.hold_child, parent, name))
         if node.key is None or (status.dev, status.ino) != node.key[:2]:
             raise estale()
         if status.dev not in self._devices.plain:
@@ -469,28 +470,11 @@ class Namespace:
 
         A directory has one; a file attached by itself is a mount of its own.
         """
-        if node.file_type == stat.S_IFDIR:
+        if node.file_type == DIRECTORY:
             return [node.mount]
         if node.other_places is None:
-            parent = node.parent
-            if parent is None:
-                return []
-            return [provider(parent.position, parent.mount, node.name)]
+            return [] if node.parent is None else [provider_of(node)]
         return [provider(parent.position, parent.mount, name) for parent, name in node.places]
-
-
-def provider(position: Position | None, mount: Attachment | None, name: bytes) -> Attachment | None:
-    """What provides *name* in a directory at *position*, if at one, that *mount* provides."""
-    below = position.children.get(name) if position is not None else None
-    return below.mount if below is not None else mount
-
-
-def check_name(name: bytes) -> None:
-    """Refuse what no directory entry can be called; the kernel's own limit for FUSE is 1024."""
-    if len(name) > NAME_MAX:
-        raise enametoolong()
-    if b"/" in name or b"\0" in name or name in (b"", b".", b".."):
-        raise einval()
 
 
 def _is(node: Node, status: fs.HostStat) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from overlayd.core.assembly import Attachment, Position, path_seed
+from overlayd.core.assembly import Attachment, Position, path_seed, provider
 from overlayd.core.numbers import ROOT_NUMBER, following, origin, scramble, spread
 from overlayd.errors import eloop, estale
 from overlayd.host.fs import HostStat
@@ -202,7 +202,15 @@ class NodeTable:
         key = key_of(parent, mount, status)
         natural = _natural_number(key)
         with self._lock:
-            node = self._obtain(key, natural, status, mount)
+            node = self._by_number.get(natural)
+            if (  # as in `obtain_children`
+                node is None
+                or node.key != key
+                or node.birth_ns != status.birth_ns
+                or node.file_type != status.mode & _TYPE
+                or node.position is not None
+            ):
+                node = self._obtain(key, natural, status, mount)
             if node.parent is not parent or node.name != name:
                 self._place(node, parent, name)
             return node
@@ -310,7 +318,10 @@ class NodeTable:
         put in again then, or whatever has taken its number meanwhile is lent in its place.
         """
         with self._lock:
-            self._lend(node, count)
+            if self._by_number.get(node.number) is node:
+                node.lookups += count
+            else:
+                self._lend(node, count)
 
     def lend_listed(self, taken: Iterable[Node], refused: Iterable[Node]) -> None:
         """Hand a reference to each of *taken* over; drop those of *refused* that nobody uses."""
@@ -389,16 +400,31 @@ class NodeTable:
     def displace(self, node: Node, parent: Node, name: bytes) -> bool:
         """Note that *node* is no longer *name* in *parent*; whether no name of it is left."""
         with self._lock:
+            return self._displace(node, parent, name)
+
+    def _displace(self, node: Node, parent: Node, name: bytes) -> bool:
+        if node.other_places is not None or node.parent is not parent or node.name != name:
             left = [p for p in node.places if p.parent is not parent or p.name != name]
             if left:
                 node.parent, node.name = left[0]
                 node.other_places = left[1:] or None
                 return False
-            # The parent of a removed directory still answers for its `..`.
+        # The parent of a removed directory still answers for its `..`.
+        if node.file_type != DIRECTORY:
+            node.parent, node.name = None, b""
+        node.other_places = None
+        return True
+
+    def carry(self, node: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
+        """Note that *node* was moved from *old*, a parent and a name there, to *new*.
+
+        Raises ELOOP.
+        """
+        with self._lock:
+            if (node.parent, node.name) != new:
+                self._place(node, *new)
             if node.file_type != DIRECTORY:
-                node.parent, node.name = None, b""
-            node.other_places = None
-            return True
+                self._displace(node, *old)
 
     def rekey(self, node: Node, key: NodeKey) -> None:
         """Give *node* another key and leave its number: a symbolic link changed its directory."""
@@ -469,6 +495,18 @@ class NodeTable:
         return node
 
 
+def provider_of(node: Node) -> Attachment | None:
+    """The preopen that provides *node* under its newest name, None for the synthetic."""
+    if node.file_type == DIRECTORY:
+        return node.mount
+    parent = node.parent
+    if parent is None:  # removed while it is open
+        return None
+    if parent.position is None:
+        return parent.mount
+    return provider(parent.position, parent.mount, node.name)
+
+
 def key_of(parent: Node, mount: Attachment | None, status: HostStat) -> NodeKey:
     """The key of what was found in *parent*, a directory of *mount*."""
     file_type = status.mode & _TYPE
@@ -497,8 +535,8 @@ def _refuse_circle(node: Node, parent: Node) -> None:
 
 
 def _natural_number(key: NodeKey) -> int:
-    scope = key.scope
-    return scramble(scope if scope > 0 else 0, key.dev, key.ino)
+    dev, ino, scope, _ = key
+    return spread(ino, origin(scope if scope > 0 else 0, dev))
 
 
 def _path_number(path: tuple[bytes, ...]) -> int:

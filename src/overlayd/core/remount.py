@@ -10,8 +10,8 @@ they have open.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from overlayd.core.assembly import Assembly, Attachment, Position
-from overlayd.core.namespace import Namespace, provider
+from overlayd.core.assembly import Assembly, Attachment, Position, provider
+from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import DIRECTORY, Node
 from overlayd.table.guest_path import GuestPath
 

@@ -1,14 +1,16 @@
 /* statx(2) without ctypes: it is made for nearly every request, and building its arguments and
- * taking its answer apart costs more than the call. Optional: libc.py does the same by ctypes. */
+ * taking its answer apart costs more than the call. Optional: fs.py does the same without. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #define FIELDS 15
 /* So many are asked between letting go of the interpreter and taking it again. */
@@ -58,19 +60,41 @@ static int ask(int directory, const char *name, int flags, struct statx *found)
     return statx(directory, name, flags, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, found);
 }
 
-static int is_kind_of_status(PyTypeObject *kind)
+static int is_kind_of_status(PyObject *kind)
 {
-    if (PyType_IsSubtype(kind, &PyTuple_Type))
+    if (PyType_Check(kind) && PyType_IsSubtype((PyTypeObject *)kind, &PyTuple_Type))
         return 1;
     PyErr_SetString(PyExc_TypeError, "the kind of answer is no tuple");
     return 0;
 }
 
-/* An instance of kind, a tuple of FIELDS. */
-static PyObject *make_status(PyTypeObject *kind, const struct statx *found)
+static int is_count(Py_ssize_t given, Py_ssize_t wanted)
 {
-    allocfunc allocate = (allocfunc)PyType_GetSlot(kind, Py_tp_alloc);
-    PyObject *status = allocate(kind, FIELDS);
+    if (given == wanted)
+        return 1;
+    PyErr_Format(PyExc_TypeError, "%zd arguments instead of %zd", given, wanted);
+    return 0;
+}
+
+static int to_int(PyObject *number, int *value)
+{
+    long wide = PyLong_AsLong(number);
+
+    if (wide == -1 && PyErr_Occurred())
+        return -1;
+    if (wide < INT_MIN || wide > INT_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "a number is larger than an int");
+        return -1;
+    }
+    *value = (int)wide;
+    return 0;
+}
+
+/* An instance of kind, a tuple of FIELDS. */
+static PyObject *make_status(PyObject *kind, const struct statx *found)
+{
+    allocfunc allocate = (allocfunc)PyType_GetSlot((PyTypeObject *)kind, Py_tp_alloc);
+    PyObject *status = allocate((PyTypeObject *)kind, FIELDS);
 
     if (status != NULL && fill(status, found) != 0) {
         Py_DECREF(status);
@@ -80,32 +104,62 @@ static PyObject *make_status(PyTypeObject *kind, const struct statx *found)
 }
 
 /* statx(directory, name, flags, kind): an instance of kind. */
-static PyObject *call_statx(PyObject *module, PyObject *args)
+static PyObject *call_statx(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     int directory, flags, result;
-    const char *name;
-    Py_ssize_t length;
-    PyTypeObject *kind;
+    char *name;
     struct statx found;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "iy#iO!", &directory, &name, &length, &flags, &PyType_Type, &kind))
-        return NULL;
-    if (strlen(name) != (size_t)length) {
-        PyErr_SetString(PyExc_ValueError, "a name holds a NUL byte");
-        return NULL;
-    }
-    if (!is_kind_of_status(kind))
+    if (!is_count(count, 4) || to_int(args[0], &directory) != 0 ||
+        PyBytes_AsStringAndSize(args[1], &name, NULL) != 0 || to_int(args[2], &flags) != 0 ||
+        !is_kind_of_status(args[3]))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     result = ask(directory, name, flags, &found);
     Py_END_ALLOW_THREADS
-    return result == 0 ? make_status(kind, &found) : PyErr_SetFromErrno(PyExc_OSError);
+    return result == 0 ? make_status(args[3], &found) : PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *pair(int number, PyObject *status)
+{
+    PyObject *held = status != NULL ? Py_BuildValue("(iN)", number, status) : NULL;
+
+    if (held == NULL)
+        close(number);
+    return held;
+}
+
+/* hold(directory, name, kind): an O_PATH descriptor, and of what it is an instance of kind. */
+static PyObject *call_hold(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    int directory, number, error = 0;
+    char *name;
+    struct statx found;
+
+    (void)module;
+    if (!is_count(count, 3) || to_int(args[0], &directory) != 0 ||
+        PyBytes_AsStringAndSize(args[1], &name, NULL) != 0 || !is_kind_of_status(args[2]))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    number = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (number < 0) {
+        error = errno;
+    } else if (ask(number, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, &found) != 0) {
+        error = errno;
+        close(number);
+    }
+    Py_END_ALLOW_THREADS
+    if (error != 0) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return pair(number, make_status(args[2], &found));
 }
 
 /* Ask for count of names, from first on, and put an answer for each into answers. */
 static int ask_some(int directory, PyObject *names, Py_ssize_t first, Py_ssize_t count, int flags,
-                    PyTypeObject *kind, PyObject *answers)
+                    PyObject *kind, PyObject *answers)
 {
     char *texts[AT_ONCE];
     struct statx found[AT_ONCE];
@@ -129,33 +183,40 @@ static int ask_some(int directory, PyObject *names, Py_ssize_t first, Py_ssize_t
 
 /* statx_many(directory, names, flags, kind): a list of an instance of kind for each name in a list,
  * None where the call failed. */
-static PyObject *call_statx_many(PyObject *module, PyObject *args)
+static PyObject *call_statx_many(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     int directory, flags;
-    PyObject *list, *names, *answers;
-    PyTypeObject *kind;
+    PyObject *names, *answers, *kind;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "iO!iO!", &directory, &PyList_Type, &list, &flags, &PyType_Type,
-                          &kind))
+    if (!is_count(count, 4) || to_int(args[0], &directory) != 0 || to_int(args[2], &flags) != 0 ||
+        !is_kind_of_status(kind = args[3]))
         return NULL;
-    if (!is_kind_of_status(kind) || (names = PyList_AsTuple(list)) == NULL)
+    if (!PyList_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "the names are no list");
+        return NULL;
+    }
+    if ((names = PyList_AsTuple(args[1])) == NULL)
         return NULL; /* A tuple keeps its names, whatever other threads do to the list. */
     Py_ssize_t total = PyTuple_Size(names);
     answers = PyList_New(total);
     for (Py_ssize_t first = 0; answers != NULL && first < total; first += AT_ONCE) {
-        Py_ssize_t count = total - first < AT_ONCE ? total - first : AT_ONCE;
+        Py_ssize_t some = total - first < AT_ONCE ? total - first : AT_ONCE;
 
-        if (ask_some(directory, names, first, count, flags, kind, answers) != 0)
+        if (ask_some(directory, names, first, some, flags, kind, answers) != 0)
             Py_CLEAR(answers);
     }
     Py_DECREF(names);
     return answers;
 }
 
+/* By way of another pointer: a function of three arguments is meant. */
+#define CALL(function) ((PyCFunction)(void (*)(void))(function))
+
 static PyMethodDef methods[] = {
-    {"statx", call_statx, METH_VARARGS, "statx(2): status of a name in a directory"},
-    {"statx_many", call_statx_many, METH_VARARGS, "the same for each of a list of names"},
+    {"statx", CALL(call_statx), METH_FASTCALL, "statx(2): status of a name in a directory"},
+    {"statx_many", CALL(call_statx_many), METH_FASTCALL, "the same for each of a list of names"},
+    {"hold", CALL(call_hold), METH_FASTCALL, "openat(2) with O_PATH, and statx(2) of that"},
     {NULL, NULL, 0, NULL},
 };
 

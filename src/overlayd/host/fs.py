@@ -121,6 +121,15 @@ def _statx_by_ctypes(directory: int, name: bytes, flags: int, _kind: type[HostSt
     return _unpack(libc.statx(directory, name, flags))
 
 
+def _hold_by_os(directory: int, name: bytes, kind: type[HostStat]) -> tuple[int, HostStat]:
+    number = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return number, _statx(number, b"", _STAT_FD | libc.AT_STATX_DONT_SYNC, kind)
+    except BaseException:
+        os.close(number)
+        raise
+
+
 def _statx_many_by_ctypes(
     directory: int, names: list[bytes], flags: int, kind: type[HostStat]
 ) -> list[HostStat | None]:
@@ -133,14 +142,16 @@ def _statx_many_by_ctypes(
     return answers
 
 
+_Hold = Callable[[int, bytes, type[HostStat]], tuple[int, HostStat]]
 _Statx = Callable[[int, bytes, int, type[HostStat]], HostStat]
 _StatxMany = Callable[[int, list[bytes], int, type[HostStat]], list[HostStat | None]]
 _statx: _Statx = _statx_by_ctypes
 _statx_many: _StatxMany = _statx_many_by_ctypes
+_hold: _Hold = _hold_by_os
 with suppress(ImportError):  # it could not be built
     from overlayd.host import _calls
 
-    _statx, _statx_many = _calls.statx, _calls.statx_many
+    _statx, _statx_many, _hold = _calls.statx, _calls.statx_many, _calls.hold
 
 
 def stat_child(directory: Fd, name: bytes, *, fresh: bool = False) -> HostStat:
@@ -173,6 +184,12 @@ def open_child(directory: Fd, name: bytes) -> Fd:
     """An O_PATH descriptor of *name* in *directory*: it pins the inode and allows nothing yet."""
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     return Fd(os.open(name, flags, dir_fd=directory.number))
+
+
+def hold_child(directory: Fd, name: bytes) -> tuple[Fd, HostStat]:
+    """The same with the status of what was opened, as `stat_fd` gives it."""
+    number, status = _hold(directory.number, name, HostStat)
+    return Fd(number), status
 
 
 def create_child(directory: Fd, name: bytes, flags: int, mode: int) -> Fd:

@@ -43,9 +43,11 @@ class Beliefs:
         self.names: dict[tuple[int, bytes], int] = {}
         self.inodes: set[int] = set()
 
-    def trim(self) -> None:
-        """Let go of all where nothing comes of it: what is not watched causes no events."""
+    def note(self, number: int) -> None:
+        """Inode *number* was changed."""
+        self.inodes.add(number)
         if len(self.names) > _MOST_BELIEFS or len(self.inodes) > _MOST_BELIEFS:
+            # Nothing comes of them: what is not watched causes no events.
             self.names.clear()
             self.inodes.clear()
 
@@ -221,7 +223,7 @@ class Coherence:
         """An own operation made *name* in *parent*, and tells the kernel that it is *number*."""
         if self.policy.watches:
             self._believe(parent, name, number)
-            self._note(number)
+            self.present.note(number)
 
     def removed(self, parent: int, name: bytes) -> None:
         """An own operation removed *name* in *parent*, as the kernel knows."""
@@ -244,13 +246,13 @@ class Coherence:
         """An own operation changes the content of *number*, whose times and size the kernel then
         takes for out of date itself."""
         if self.policy.watches:
-            self._note(number)
+            self.present.note(number)
             self._outdate(number)
 
     def touched(self, number: int) -> None:
         """An own operation changes the ctime of *number*, as the kernel knows."""
         if self.policy.watches:
-            self._note(number)
+            self.present.note(number)
             node = self._namespace.nodes.peek(number)
             if node is not None and node.told_ns:
                 node.told_ns = ONLY_CTIME
@@ -258,7 +260,7 @@ class Coherence:
     def set(self, number: int) -> None:
         """An own operation changes inode *number* and tells the kernel how."""
         if self.policy.watches:
-            self._note(number)
+            self.present.note(number)
 
     def opened(self, handle: int, flags: int) -> bool:
         """A file was opened with *flags*; whether what the kernel has cached of it is still good.
@@ -302,18 +304,15 @@ class Coherence:
         if self.policy.watches:
             opened = self._namespace.handles.get(handle)
             if opened.writable:
-                self._note(opened.node.number)
+                self.present.note(opened.node.number)
 
     def _believe(self, parent: int, name: bytes, number: int) -> None:
         self.present.names[parent, name] = number
-        if (parent, name) in self.former.names:
-            self.former.names[parent, name] = number
-        self._note(parent)
+        former = self.former.names
+        if former and (parent, name) in former:
+            former[parent, name] = number
+        self.present.note(parent)
         self._outdate(parent)
-
-    def _note(self, number: int) -> None:
-        self.present.inodes.add(number)
-        self.present.trim()
 
     def _outdate(self, number: int) -> None:
         """The kernel knows by itself that what it has of *number* is out of date."""
