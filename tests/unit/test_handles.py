@@ -6,7 +6,8 @@ import errno
 import os
 
 from overlayd.core.handles import HandleTable
-from overlayd.core.nodes import Node, NodeKey
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import NodeKey
 from support.core_guest import ROOT, fails
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from overlayd.core.access import Access, Held
 from overlayd.core.attributes import Attributes
 from overlayd.core.namespace import Found, Namespace, Where
-from overlayd.core.nodes import Node, NodeKey
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import NodeKey
 from overlayd.core.types import Attrs
 from overlayd.errors import ebusy, eexist, einval, erofs, estale, exdev
 from overlayd.host import fs

@@ -17,7 +17,8 @@ from overlayd.core.assembly import Assembly, Attachment, Position, Survey, assem
 from overlayd.core.descriptors import DescriptorCache
 from overlayd.core.devices import Devices
 from overlayd.core.handles import Handle, HandleTable
-from overlayd.core.nodes import DIRECTORY, Node, NodeTable, Place, key_of, provider_of
+from overlayd.core.nodes import Node, NodeTable, Place, provider_of
+from overlayd.core.numbers import DIRECTORY, key_of
 from overlayd.core.types import Rules, WouldBlock
 from overlayd.errors import enoent, enotdir, estale
 from overlayd.host import fs
@@ -269,8 +270,8 @@ class Namespace:
         """The node for *found*, seen as *name* in *parent*; not yet lent."""
         position, mount, status, _ = found
         if status is not None and (position is None or not status.is_dir):
-            return self.nodes.obtain_child(parent, name, mount, status)
-        if position is not None:
+            node = self.nodes.obtain(key_of(parent.number, mount, status), status, mount)
+        elif position is not None:
             node = self.nodes.obtain_position(position, mount)
             self._set_backing(node, found)
         else:
@@ -281,13 +282,13 @@ class Namespace:
     def adopt_opened(self, parent: Node, name: bytes, fd: fs.Fd) -> tuple[Node, fs.HostStat]:
         """The node for a file just created and opened as *name* in *parent*; not yet lent."""
         status = self.status(fd)
-        return self.nodes.obtain_child(parent, name, parent.mount, status), status
+        return self.adopt(parent, name, Found(None, parent.mount, status, None)), status
 
     def known(self, parent: Node, name: bytes, found: Found) -> Node | None:
         """The node for *found*, if the kernel may already know it."""
         if found.status is None or found.position is not None:
             return None
-        return self.nodes.find(key_of(parent, found.mount, found.status))
+        return self.nodes.find(key_of(parent.number, found.mount, found.status))
 
     def back(self, node: Node) -> None:
         """Note what is attached at the position where *node* is."""
@@ -300,7 +301,7 @@ class Namespace:
         """Note which host directory now is behind a position of the mount tree, if one is."""
         key = None
         if found.status is not None:
-            key = key_of(node, found.mount, found.status)
+            key = key_of(node.number, found.mount, found.status)
         if key != node.key:
             self.cache.drop(node)
             node.key = key

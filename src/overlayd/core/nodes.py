@@ -15,34 +15,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from overlayd.core.assembly import Attachment, Position, path_seed, provider
-from overlayd.core.numbers import ROOT_NUMBER, following, origin, scramble, spread
+from overlayd.core.assembly import Attachment, Position, provider
+from overlayd.core.numbers import (
+    DIRECTORY,
+    LINK,
+    ROOT_NUMBER,
+    TYPE,
+    NodeKey,
+    following,
+    natural_number,
+    origin,
+    path_number,
+    spread,
+)
 from overlayd.errors import eloop, estale
 from overlayd.host.fs import HostStat
 from overlayd.table.guest_path import GuestPath
-
-DIRECTORY = 0o040000
-"""S_IFDIR, the file type of a directory."""
-LINK = 0o120000
-"""S_IFLNK, the file type of a symbolic link."""
-
-_TYPE = 0o170000  # S_IFMT(mode)
-
-
-class NodeKey(NamedTuple):
-    """What makes two host objects one node.
-
-    A file is one node under all its names, so only (dev, ino) count. A directory is one node for
-    each mount that shows it, since the kernel cannot give one directory two parents; the host's
-    mount id tells apart a directory and a bind mount of it inside one source. What a symbolic link
-    says depends on the directory it lies in, so that directory's number is part of its key.
-    """
-
-    dev: int
-    ino: int
-    scope: int = 0
-    """For directories the mount's seed; for symbolic links minus the parent's number."""
-    host_mount: int = 0
 
 
 class Place(NamedTuple):
@@ -174,7 +162,7 @@ class NodeTable:
 
     def find(self, key: NodeKey) -> Node | None:
         """The node for a host object, if the kernel may know it."""
-        return self._find(key, _natural_number(key))
+        return self._find(key, natural_number(key))
 
     def _find(self, key: NodeKey, natural: int) -> Node | None:
         node = self._by_number.get(natural)
@@ -188,32 +176,17 @@ class NodeTable:
         A key whose inode number was given to a new object in the meantime yields a new node, and
         the old one answers ESTALE from then on.
         """
-        natural = _natural_number(key)
+        natural = natural_number(key)
+        node = self._by_number.get(natural)
+        if (
+            node is not None
+            and node.key == key
+            and node.position is None
+            and _is_same(node, status)
+        ):
+            return node
         with self._lock:
             return self._obtain(key, natural, status, mount)
-
-    def obtain_child(
-        self, parent: Node, name: bytes, mount: Attachment | None, status: HostStat
-    ) -> Node:
-        """The same for what *name* in *parent*, a directory of *mount*, is; placed there.
-
-        Raises ELOOP.
-        """
-        key = key_of(parent, mount, status)
-        natural = _natural_number(key)
-        with self._lock:
-            node = self._by_number.get(natural)
-            if (  # as in `obtain_children`
-                node is None
-                or node.key != key
-                or node.birth_ns != status.birth_ns
-                or node.file_type != status.mode & _TYPE
-                or node.position is not None
-            ):
-                node = self._obtain(key, natural, status, mount)
-            if node.parent is not parent or node.name != name:
-                self._place(node, parent, name)
-            return node
 
     def obtain_children(
         self,
@@ -238,7 +211,7 @@ class NodeTable:
                     nodes.append(None)
                     continue
                 _, ino, host_mount, birth_ns, mode = status[:5]
-                file_type = mode & _TYPE
+                file_type = mode & TYPE
                 if file_type == DIRECTORY:
                     natural, key = spread(ino, of_directories), (own_dev, ino, seed, host_mount)
                 else:
@@ -291,7 +264,7 @@ class NodeTable:
             if node is None:
                 if position.gone:
                     raise estale()
-                number = _path_number(position.path)
+                number = path_number(position.path)
                 while number in self._by_number:
                     number = following(number)
                 node = Node(number, None, DIRECTORY, mount, position)
@@ -301,7 +274,7 @@ class NodeTable:
     def obtain_empty(self, parent: Node, name: bytes) -> Node:
         """The empty directory that stands where overlayd's own target lies in a source."""
         with self._lock:
-            number = _path_number((b"%d" % parent.number, b"", name))
+            number = path_number((b"%d" % parent.number, b"", name))
             node = self._by_number.get(number)
             while node is not None and (node.parent, node.name) != (parent, name):
                 number = following(number)
@@ -474,7 +447,7 @@ class NodeTable:
     # -- inside ---------------------------------------------------------------------------------
 
     def _note_displaced(self, node: Node, key: NodeKey) -> None:
-        if node.number != _natural_number(key):
+        if node.number != natural_number(key):
             self._displaced[key] = node
 
     def _unkey(self, node: Node) -> None:
@@ -507,15 +480,6 @@ def provider_of(node: Node) -> Attachment | None:
     return provider(parent.position, parent.mount, node.name)
 
 
-def key_of(parent: Node, mount: Attachment | None, status: HostStat) -> NodeKey:
-    """The key of what was found in *parent*, a directory of *mount*."""
-    file_type = status.mode & _TYPE
-    if file_type == DIRECTORY:
-        assert mount is not None
-        return NodeKey(status.dev, status.ino, mount.seed, status.mount_id)
-    return NodeKey(status.dev, status.ino, -parent.number if file_type == LINK else 0)
-
-
 def _is_same(node: Node, status: HostStat) -> bool:
     """Whether the inode number still means what it meant: numbers are used again."""
     return node.file_type == status.file_type and node.birth_ns == status.birth_ns
@@ -532,12 +496,3 @@ def _refuse_circle(node: Node, parent: Node) -> None:
         if at is node:
             raise eloop()
         at = at.parent
-
-
-def _natural_number(key: NodeKey) -> int:
-    dev, ino, scope, _ = key
-    return spread(ino, origin(scope if scope > 0 else 0, dev))
-
-
-def _path_number(path: tuple[bytes, ...]) -> int:
-    return scramble(path_seed(b"path", path), 0, 0)

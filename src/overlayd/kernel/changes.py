@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlayd.core.namespace import Namespace, Where
-from overlayd.core.nodes import DIRECTORY, Node
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import DIRECTORY
 from overlayd.core.remount import Outdated
 from overlayd.core.types import WouldBlock
 from overlayd.host import device, fs

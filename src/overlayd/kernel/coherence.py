@@ -15,7 +15,8 @@ import os
 from overlayd.core.listings import Entry
 from overlayd.core.names import Renamed
 from overlayd.core.namespace import Namespace
-from overlayd.core.nodes import DIRECTORY, Node
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import DIRECTORY
 from overlayd.core.types import Attrs
 from overlayd.errors import estale
 from overlayd.kernel.cache import LASTING, SHORT, CachePolicy
