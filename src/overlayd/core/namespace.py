@@ -314,15 +314,13 @@ class Namespace:
         """*node*, a directory, as a place to look names up in. Raises ESTALE, ENOTDIR."""
         if node.file_type != stat.S_IFDIR:
             raise enotdir()
-        position = node.position
+        position, mount = node.position, node.mount
         if position is not None and position.mount is not None:
             mount = position.mount
             if mount.stat.dev in self._devices.blocking:
                 self.consent_to_wait(mount.stat.dev)
             return Where(position, mount, mount.fd)
-        if node.mount is None:
-            return Where(position, None, None)
-        return Where(position, node.mount, self._directory(node))
+        return Where(position, mount, None if mount is None else self._directory(node))
 
     def status_of(self, node: Node) -> fs.HostStat | None:
         """Present status of *node*, None for a synthetic directory. Raises ESTALE."""
@@ -350,8 +348,7 @@ class Namespace:
     def _directory(self, node: Node) -> fs.Fd:
         """The descriptor of a host directory, opened again from its parents where need be."""
         self.consent_to_reach(node)
-        fd = self._open_already(node)
-        if fd is not None:
+        if (fd := self._open_already(node)) is not None:
             return fd
         chain = [node]
         while True:

@@ -394,9 +394,13 @@ class NodeTable:
         Raises ELOOP.
         """
         with self._lock:
+            is_file = node.file_type != DIRECTORY
+            if is_file and node.other_places is None and (node.parent, node.name) == old:
+                node.parent, node.name = new
+                return
             if (node.parent, node.name) != new:
                 self._place(node, *new)
-            if node.file_type != DIRECTORY:
+            if is_file:
                 self._displace(node, *old)
 
     def rekey(self, node: Node, key: NodeKey) -> None:
