@@ -177,13 +177,8 @@ class NodeTable:
         the old one answers ESTALE from then on.
         """
         natural = natural_number(key)
-        node = self._by_number.get(natural)
-        if (
-            node is not None
-            and node.key == key
-            and node.position is None
-            and _is_same(node, status)
-        ):
+        node = self._find(key, natural)
+        if node is not None and _is_same(node, status):
             return node
         with self._lock:
             return self._obtain(key, natural, status, mount)
