@@ -387,10 +387,10 @@ class Namespace:
 
     def _held_open(self, node: Node) -> fs.Fd:
         """What a guest has open of *node*. Raises ESTALE where none has."""
-        for handle in self.handles.on(node):
-            if handle.fd is not None:
-                return handle.fd
-        raise estale()
+        fd = self.handles.descriptor_on(node)
+        if fd is None:
+            raise estale()
+        return fd
 
     def _open_checked(self, node: Node, parent: fs.Fd, name: bytes) -> fs.Fd:
         """Open *name* and make sure that it still is *node*; raises ESTALE where it is not."""
@@ -405,14 +405,13 @@ class Namespace:
         return fd
 
     def _open_file(self, node: Node) -> fs.Fd:
-        if node.handles:
-            for handle in self.handles.on(node):
-                if handle.fd is not None:
-                    return handle.fd
+        if node.handles and (fd := self.handles.descriptor_on(node)) is not None:
+            return fd
         self.consent_to_reach(node)
         parent = node.parent
-        if parent is not None and node.other_places is None and parent.position is None:
-            # Nothing hides a name there: what it opens needs to be checked, and nothing before.
+        decided = parent.position.children if parent and parent.position else ()
+        if parent is not None and node.other_places is None and node.name not in decided:
+            # Nothing hides the name: what it opens needs to be checked, and nothing before.
             with suppress(OSError):
                 return self._open_checked(node, self._directory(parent), node.name)
         for place in node.places:
@@ -431,10 +430,8 @@ class Namespace:
         return pinned
 
     def _file_status(self, node: Node) -> fs.HostStat:
-        if node.handles:
-            for handle in self.handles.on(node):
-                if handle.fd is not None:
-                    return self.status(handle.fd)
+        if node.handles and (fd := self.handles.descriptor_on(node)) is not None:
+            return self.status(fd)
         if node.other_places is None and node.parent is not None:
             try:
                 found = self.child(self.where(node.parent), node.name)

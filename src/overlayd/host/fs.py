@@ -28,6 +28,7 @@ RENAME_EXCHANGE = 2
 _STATX = struct.Struct("=IIQIIIHxxQQQQ qIxxxx qIxxxx qIxxxx qIxxxx IIII Q")
 _NANOSECONDS = 1_000_000_000
 _TYPE = 0o170000  # S_IFMT(mode) without a call
+_MODE = 0o177777  # the kernel's umode_t: what does not fit it means nothing
 
 
 class Fd:
@@ -256,7 +257,7 @@ def make_dir(directory: Fd, name: bytes, mode: int) -> None:
 
 def make_node(directory: Fd, name: bytes, mode: int, device: int) -> None:
     """mknodat(2): a FIFO, socket, device or empty regular file, as the type in *mode* says."""
-    os.mknod(name, mode, device, dir_fd=directory.number)
+    os.mknod(name, mode & _MODE, device, dir_fd=directory.number)
 
 
 def make_symlink(directory: Fd, name: bytes, target: bytes) -> None:
