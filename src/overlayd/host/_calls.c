@@ -1,5 +1,5 @@
-/* statx(2) without ctypes: it is made for nearly every request, and building its arguments and
- * taking its answer apart costs more than the call. Optional: fs.py does the same without. */
+/* Calls that requests make again and again, without ctypes: building their arguments and taking
+ * their answers apart costs more than they do. Optional: fs.py and credentials.py do without. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -8,7 +8,9 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -210,6 +212,63 @@ static PyObject *call_statx_many(PyObject *module, PyObject *const *args, Py_ssi
     return answers;
 }
 
+static int to_id(PyObject *number, unsigned int *value)
+{
+    unsigned long wide = PyLong_AsUnsignedLong(number);
+
+    if (wide == (unsigned long)-1 && PyErr_Occurred())
+        return -1;
+    if (wide > UINT_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "an id is larger than 32 bits");
+        return -1;
+    }
+    *value = (unsigned int)wide;
+    return 0;
+}
+
+/* The errno of giving this thread all groups in a tuple, 0 for success; -1 with an exception set.
+ * By the system call: what libc has of that name changes every thread. */
+static int set_groups(PyObject *groups)
+{
+    Py_ssize_t count = PyTuple_Size(groups);
+    unsigned int *ids = count >= 0 ? PyMem_Calloc(count > 0 ? count : 1, sizeof *ids) : NULL;
+    int error = 0;
+
+    if (ids == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count && error == 0; i++)
+        error = to_id(PyTuple_GetItem(groups, i), &ids[i]);
+    if (error == 0 && syscall(SYS_setgroups, (size_t)count, ids) != 0)
+        error = errno;
+    PyMem_Free(ids);
+    return error;
+}
+
+/* take_on(uid, gid, groups): this thread's file system ids, and its groups unless None. All that
+ * can be set is, before it is told that something could not. */
+static PyObject *call_take_on(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    unsigned int uid, gid;
+    int error = 0;
+
+    (void)module;
+    if (!is_count(count, 3) || to_id(args[0], &uid) != 0 || to_id(args[1], &gid) != 0 ||
+        (args[2] != Py_None && (error = set_groups(args[2])) < 0))
+        return NULL;
+    setfsgid(gid);
+    setfsuid(uid);
+    /* An id that never is valid leaves things alone and reads them. */
+    if ((unsigned int)setfsuid(-1) != uid || (unsigned int)setfsgid(-1) != gid)
+        error = error != 0 ? error : EPERM;
+    if (error == 0)
+        Py_RETURN_NONE;
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
 /* By way of another pointer: a function of three arguments is meant. */
 #define CALL(function) ((PyCFunction)(void (*)(void))(function))
 
@@ -217,6 +276,7 @@ static PyMethodDef methods[] = {
     {"statx", CALL(call_statx), METH_FASTCALL, "statx(2): status of a name in a directory"},
     {"statx_many", CALL(call_statx_many), METH_FASTCALL, "the same for each of a list of names"},
     {"hold", CALL(call_hold), METH_FASTCALL, "openat(2) with O_PATH, and statx(2) of that"},
+    {"take_on", CALL(call_take_on), METH_FASTCALL, "setgroups(2), setfsgid(2) and setfsuid(2)"},
     {NULL, NULL, 0, NULL},
 };
 
