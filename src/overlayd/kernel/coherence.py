@@ -236,7 +236,7 @@ class Coherence:
         """An own operation made *name* in *parent*, and tells the kernel that it is *number*."""
         if self.policy.watches:
             self._believe(parent, name, number)
-            self.present.note(number)
+            self._note(number)
 
     def removed(self, parent: int, name: bytes) -> None:
         """An own operation removed *name* in *parent*, as the kernel knows."""
@@ -259,13 +259,13 @@ class Coherence:
         """An own operation changes the content of *number*, whose times and size the kernel then
         takes for out of date itself."""
         if self.policy.watches:
-            self.present.note(number)
+            self._note(number)
             self._outdate(number)
 
     def touched(self, number: int) -> None:
         """An own operation changes the ctime of *number*, as the kernel knows."""
         if self.policy.watches:
-            self.present.note(number)
+            self._note(number)
             node = self._namespace.nodes.peek(number)
             if node is not None and node.told_ns:
                 node.told_ns = ONLY_CTIME
@@ -273,7 +273,7 @@ class Coherence:
     def set(self, number: int) -> None:
         """An own operation changes inode *number* and tells the kernel how."""
         if self.policy.watches:
-            self.present.note(number)
+            self._note(number)
 
     def opened(self, handle: int, flags: int) -> bool:
         """A file was opened with *flags*; whether what the kernel has cached of it is still good.
@@ -317,7 +317,7 @@ class Coherence:
         if self.policy.watches:
             opened = self._namespace.handles.get(handle)
             if opened.writable:
-                self.present.note(opened.node.number)
+                self._note(opened.node.number)
 
     def _believe(self, parent: int, name: bytes, number: int) -> None:
         self.present.believe(parent, name, number)
@@ -325,6 +325,9 @@ class Coherence:
         if former and (parent, name) in former:
             former[parent, name] = number
         self._outdate(parent)
+
+    def _note(self, number: int) -> None:
+        self.present.note(number)
 
     def _outdate(self, number: int) -> None:
         """The kernel knows by itself that what it has of *number* is out of date."""
