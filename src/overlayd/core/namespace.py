@@ -132,7 +132,8 @@ class Namespace:
 
         Without a descriptor, too, where there is none to be had: names can be removed all the same.
         """
-        if where.fd is not None and not self.is_reserved(where, name):
+        is_local = where.mount is not None and where.mount.stat.dev in self._devices.plain
+        if where.fd is not None and is_local and not self.is_reserved(where, name):
             try:
                 fd, status = self.cache.opening(partial(fs.hold_child, where.fd, name))
             except FileNotFoundError:
