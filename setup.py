@@ -1,7 +1,7 @@
 """The one part of the package that pyproject.toml cannot say: extensions that may be missing.
 
 Without a compiler, libfuse 3.14's headers or pkg-config the package is built without, installs and
-works; `overlayd.kernel.wire` says what is lost, and `overlayd.host.fs` does the same by ctypes.
+works; `overlayd.kernel.wire` says what is lost, and `overlayd.host` does the same by ctypes.
 """
 
 import shlex

@@ -103,6 +103,12 @@ class Position:
             pending.extend(position.children.values())
 
 
+def provider(position: Position | None, mount: Attachment | None, name: bytes) -> Attachment | None:
+    """What provides *name* in a directory at *position*, if at one, that *mount* provides."""
+    below = position.children.get(name) if position is not None else None
+    return below.mount if below is not None else mount
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Assembly:
     """One table and what is attached for it; equal only to itself."""

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlayd.core.namespace import Namespace, Where
-from overlayd.core.nodes import DIRECTORY, Node
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import DIRECTORY
 from overlayd.core.remount import Outdated
 from overlayd.core.types import WouldBlock
 from overlayd.host import device, fs
@@ -41,7 +42,8 @@ _FINE_TIMES = (6, 13)
 # inotify(7); not from `host.watch`, which a mount that watches nothing does not load
 _ATTRIB, _UNMOUNT, _IGNORED = 0x4, 0x2000, 0x8000
 _CONTENT = 0x2 | 0x8
-_NAMES = 0x40 | 0x80 | 0x100 | 0x200
+_GOES, _COMES = 0x40 | 0x200, 0x80 | 0x100
+_NAMES = _GOES | _COMES
 _OVERFLOW = (-1, b"")
 
 
@@ -233,9 +235,13 @@ class HostChanges:
         if directory.position is not None and name in directory.position.children:
             self._heed_position(directory, name, mask, batch)
             return
-        known, is_there, status = self._present(directory, name, batch)
+        believed = self._coherence.former.names.get((directory.number, name))
+        if believed == ABSENT and mask & _GOES and not mask & _COMES:
+            # It went, as the kernel knows, and nothing tells that it is there again.
+            known, is_there, status = None, False, None
+        else:
+            known, is_there, status = self._present(directory, name, batch)
         if mask & _NAMES:
-            believed = self._coherence.former.names.get((directory.number, name))
             present = known.number if known is not None else None if is_there else ABSENT
             by_host = believed is None or believed != present
             batch.touched[directory] = by_host or batch.touched.get(directory, False)

@@ -43,7 +43,7 @@ _MOST_DOUBTED = 100
 
 
 def _note_crowd(operations: Any, _answer: object, _number: int) -> None:
-    operations.note_crowd()
+    operations.crowded.note(len(operations.nodes))
 
 
 def _note_stream(operations: Any, handle: int, _inode: int) -> None:
@@ -77,6 +77,7 @@ class Operations(Requests):
     def __init__(self, overlay: Overlay, cache: CachePolicy, errors: ErrorStyle) -> None:
         super().__init__(overlay, errors)
         self.crowded = Crowded()
+        self.nodes = overlay.namespace.nodes
         self._names = overlay.names
         self._listings = overlay.listings
         self._attributes = overlay.attributes
@@ -98,10 +99,6 @@ class Operations(Requests):
     def _consent_to_wait(self, handle: int) -> None:
         """Go on in a thread, for what *handle* is open on may take its time."""
         self._overlay.namespace.consent_to_wait(self._device(handle))
-
-    def note_crowd(self) -> None:
-        """Look whether the kernel knows too much by now."""
-        self.crowded.note(len(self._overlay.namespace.nodes))
 
     # -- answers --------------------------------------------------------------------------------
 

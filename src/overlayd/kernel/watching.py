@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlayd.core.namespace import Namespace
-from overlayd.core.nodes import Node, NodeKey
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import NodeKey
 from overlayd.core.types import WouldBlock
 from overlayd.host import fs
 from overlayd.kernel.cache import LASTING, SHORT, UNWATCHABLE
