@@ -1,7 +1,7 @@
 """The one part of the package that pyproject.toml cannot say: extensions that may be missing.
 
 Without a compiler, libfuse 3.14's headers or pkg-config the package is built without, installs and
-works; `overlayd.kernel.wire` says what is lost, and `overlayd.host.fs` does the same by ctypes.
+works; `overlayd.kernel.wire` says what is lost, and `overlayd.host` does the same by ctypes.
 """
 
 import shlex
@@ -22,11 +22,12 @@ def libfuse(question: str) -> list[str]:
     return []
 
 
-def extension(name: str, compile_args: list[str], link_args: list[str]) -> Extension:
-    """The extension module *name*, from the one source file beside where it belongs."""
+def extension(name: str, compile_args: list[str], link_args: list[str], *others: str) -> Extension:
+    """The extension module *name*, from the source file beside where it belongs, and *others*."""
     return Extension(
         name,
-        [f"src/{name.replace('.', '/')}.c"],
+        [f"src/{path.replace('.', '/')}.c" for path in (name, *others)],
+        depends=[f"src/{path.replace('.', '/')}.h" for path in others],
         define_macros=[("Py_LIMITED_API", "0x030b0000")] if STABLE else [],
         extra_compile_args=["-Wall", "-Wextra", *compile_args],
         extra_link_args=link_args,
@@ -37,7 +38,12 @@ def extension(name: str, compile_args: list[str], link_args: list[str]) -> Exten
 
 setup(
     ext_modules=[
-        extension("overlayd.kernel._wire", libfuse("--cflags"), libfuse("--libs") or ["-lfuse3"]),
+        extension(
+            "overlayd.kernel._wire",
+            libfuse("--cflags"),
+            libfuse("--libs") or ["-lfuse3"],
+            "overlayd.kernel._answers",
+        ),
         extension("overlayd.host._calls", ["-D_GNU_SOURCE"], []),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE else {},

@@ -291,12 +291,6 @@ def memory_of(pid: int) -> int:
     )
 
 
-def ticks_of(pid: int) -> int:
-    """Ticks of processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
 def run_quietly(words: Sequence[str]) -> None:
     """A command that prepares something. Raises CalledProcessError."""
     subprocess.run(words, check=True, capture_output=True, timeout=300)

@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.measure import tell
-from benchmarks.subjects import SubjectError, complete, wait_until
+from benchmarks.subjects import SubjectError, complete
 from support.isolation import force_off, mounts_below
 from support.mounting import unescape
-from support.processes import daemons_of, has_ended
+from support.processes import daemons_of, has_ended, wait_until
 
 MEMORY = "/dev/shm"
 BYTES, INODES = 12 * 2**30, 2_500_000

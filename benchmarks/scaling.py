@@ -18,7 +18,6 @@ from benchmarks.measure import (
     Workshop,
     memory_of,
     numbers_of,
-    ticks_of,
 )
 from benchmarks.subjects import (
     SubjectError,
@@ -27,7 +26,7 @@ from benchmarks.subjects import (
     unmount,
 )
 from benchmarks.workloads import CHANGES
-from support.processes import daemons_of
+from support.processes import daemons_of, ticks_of
 
 ONLY_OVERLAYD = "overlayd"
 REQUESTS = ("stat", "open-read-close", *CHANGES)

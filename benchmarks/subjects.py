@@ -9,12 +9,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from support.mounting import detach, is_mounted
+from support.processes import wait_until
 
 COMMAND_SECONDS = 60
 GONE_SECONDS = 10.0
@@ -163,16 +163,6 @@ def complete(
         said = done.stderr.strip() or done.stdout.strip()
         raise SubjectError(f"{' '.join(words)[:200]}: status {done.returncode}: {said[-300:]}")
     return done.stdout
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether CONDITION came true within SECONDS."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def choose(wanted: Sequence[str]) -> list[Recipe]:

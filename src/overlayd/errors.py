@@ -91,8 +91,3 @@ def eloop() -> OSError:
 def eacces() -> OSError:
     """The object exists, but not to be opened through the namespace (a device, a socket)."""
     return _os_error(errno.EACCES)
-
-
-def enosys() -> OSError:
-    """Not offered; the kernel remembers it and does not ask again."""
-    return _os_error(errno.ENOSYS)

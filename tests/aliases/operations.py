@@ -13,11 +13,9 @@ from overlayd.host import libc
 
 FS_IOC_SETFLAGS = 0x40086602
 EXCHANGE = 2
-NO_CHANGE = ("EROFS",)
 
 FileOperation = Callable[[str], None]
 """Takes a path, or what stands for an open descriptor in /proc/self/fd."""
-DirectoryOperation = Callable[[Path], None]
 
 
 def opened(flags: int) -> FileOperation:

@@ -18,12 +18,6 @@ from support.mounting import mounted
 from support.processes import NOBODY, in_child, outcome
 
 
-def may_change(guest: Guest, path: str) -> bool:
-    """Whether the mode of PATH may be changed, as in a thread that may wait."""
-    with guest.overlay.namespace.patience():
-        return outcome(lambda: guest.change(path, Changes(mode=0o640))) == "ok"
-
-
 def why(guest: Guest, path: str) -> str:
     """Why PATH may not be changed."""
     with guest.overlay.namespace.patience():
@@ -80,20 +74,20 @@ def test_a_judgement_is_made_again_when_the_read_only_source_moves(tmp_path: Pat
     """The same directory at the same path, and now below the read-only source."""
     plant(tmp_path)
     guest = Guest(f"{tmp_path}/ro::/ro::ro", f"{tmp_path}/w::/w")
-    assert may_change(guest, "/w/sub/d") and may_change(guest, "/w/sub/d/f")
+    assert guest.may_change("/w/sub/d") and guest.may_change("/w/sub/d/f")
     exchange(tmp_path / "ro", tmp_path / "w/sub")
     exchange(tmp_path / "ro/d", tmp_path / "w/sub/d")
-    assert not may_change(guest, "/w/sub/d")
-    assert not may_change(guest, "/w/sub/d/f")
+    assert not guest.may_change("/w/sub/d")
+    assert not guest.may_change("/w/sub/d/f")
 
 
 def test_what_leaves_the_read_only_source_becomes_writable(tmp_path: Path) -> None:
     plant(tmp_path)
     rename(tmp_path / "w/sub", tmp_path / "ro/in")
     guest = Guest(f"{tmp_path}/ro::/ro::ro", f"{tmp_path}/w::/w")
-    assert not may_change(guest, "/ro/in/d")
+    assert not guest.may_change("/ro/in/d")
     rename(tmp_path / "ro/in", tmp_path / "w/sub")
-    assert may_change(guest, "/w/sub/d") and may_change(guest, "/w/sub/d/f")
+    assert guest.may_change("/w/sub/d") and guest.may_change("/w/sub/d/f")
 
 
 def test_part_of_a_source_that_cannot_be_read(open_path: Path) -> None:
@@ -127,11 +121,11 @@ def _lose_source(place: Path) -> None:
     plant(place / "two")
     bind(place / "one", place / "bound")
     guest = Guest(f"{place}/one/ro::/ro::ro", f"{place}/bound/w::/w", f"{place}/two/w::/other")
-    assert may_change(guest, "/w/f") and may_change(guest, "/w/d")
+    assert guest.may_change("/w/f") and guest.may_change("/w/d")
     mounts.detach(str(place / "one"))
     assert why(guest, "/w/f") == "where /ro lies on the host cannot be told"
-    assert not may_change(guest, "/w/d")
-    assert may_change(guest, "/other/f")
+    assert not guest.may_change("/w/d")
+    assert guest.may_change("/other/f")
 
 
 def test_a_mount_that_is_moved_into_the_read_only_source(open_path: Path) -> None:
@@ -144,10 +138,10 @@ def _move_mount(place: Path) -> None:
     (place / "carrier").mkdir()
     bind(place / "w/sub", place / "carrier/m")
     guest = Guest(f"{place}/ro::/ro::ro", f"{place}/w::/w")
-    assert may_change(guest, "/w/sub/d/f") and may_change(guest, "/w/sub")
+    assert guest.may_change("/w/sub/d/f") and guest.may_change("/w/sub")
     rename(place / "carrier", place / "ro/carrier")
-    assert not may_change(guest, "/w/sub/d/f")
-    assert not may_change(guest, "/w/sub")
+    assert not guest.may_change("/w/sub/d/f")
+    assert not guest.may_change("/w/sub")
 
 
 def test_a_file_system_that_is_moved_into_the_read_only_source(open_path: Path) -> None:
@@ -162,10 +156,10 @@ def _move_file_system(place: Path) -> None:
     plant(place / "carrier/t")
     bind(place / "carrier/t", place / "w/t")
     guest = Guest(f"{place}/ro::/ro::ro", f"{place}/w::/w")
-    assert may_change(guest, "/w/t/w/d/f") and may_change(guest, "/w/t/w/d")
+    assert guest.may_change("/w/t/w/d/f") and guest.may_change("/w/t/w/d")
     rename(place / "carrier", place / "ro/carrier")
-    assert not may_change(guest, "/w/t/w/d/f")
-    assert not may_change(guest, "/w/t/w/d")
+    assert not guest.may_change("/w/t/w/d/f")
+    assert not guest.may_change("/w/t/w/d")
 
 
 def test_overlayfs_over_two_file_systems(open_path: Path) -> None:

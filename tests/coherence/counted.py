@@ -6,12 +6,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from overlayd.service.client import ask
-from support.live import daemon_of
+from support.live import is_watching
 from support.mounting import mounted
 from support.processes import in_child, wait_until
 
@@ -36,7 +36,7 @@ class CountedMount:
 
     def keeps_listings(self) -> bool:
         """Whether the optional extension is there, without which the kernel keeps no listings."""
-        return not str(self._status().get("wire", "off")).startswith("off")
+        return not str(self._status()["wire"]).startswith("off")
 
     def _status(self) -> dict[str, Any]:
         answer: dict[str, Any] = ask(self._device, "status", 10)
@@ -61,16 +61,8 @@ def counted(
     options = ["--cache", cache, "--passthrough", passthrough]
     with mounted(place, *dirs, options=options) as top:
         # The host is watched from shortly after the mount is there: until then little is kept.
-        assert cache != "coherent" or wait_until(lambda: watches_the_host(daemon_of(top)), 30)
+        assert cache != "coherent" or wait_until(lambda: is_watching(top))
         yield CountedMount(top)
-
-
-def watches_the_host(daemon: int) -> bool:
-    """Whether DAEMON has begun to."""
-    descriptors = Path(f"/proc/{daemon}/fd")
-    with suppress(OSError):  # one of them was closed meanwhile
-        return any(os.readlink(fd) == "anon_inode:inotify" for fd in descriptors.iterdir())
-    return False
 
 
 def only(requests: Counter[str], *operations: str) -> dict[str, int]:

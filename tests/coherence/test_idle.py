@@ -12,7 +12,7 @@ from coherence.counted import PAUSE, counted
 from support.live import daemon_of
 from support.mounting import mounted
 from support.planting import plant
-from support.processes import in_child, wait_until
+from support.processes import in_child, ticks_of, wait_until
 
 ENTRIES = tuple(f"dir{number}/file=content" for number in range(20))
 
@@ -27,12 +27,11 @@ class Work(NamedTuple):
 
 def work(pid: int) -> Work:
     """As the kernel has it."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     switches = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         lines = [line.split() for line in status.read_text().splitlines()]
         switches += sum(int(line[1]) for line in lines if "ctxt_switches" in line[0])
-    return Work(int(fields[11]) + int(fields[12]), switches)
+    return Work(ticks_of(pid), switches)
 
 
 def is_quiet(pid: int) -> bool:

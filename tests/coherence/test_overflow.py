@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 
 from coherence.matrix import Matrix, by_source, sample
 from support.live import daemon_of, make_dirs
 from support.mounting import mounted
-from support.processes import in_child
+from support.processes import in_child, stopped
 
 LIMIT = 5.0
 """Seconds, from when the daemon goes on: it has all those events to read first."""
@@ -30,12 +29,9 @@ def not_seen(place: Path, source: Path, top: Path, daemon: int) -> list[str]:
         matrix.plant(sample(by_source("source", top, source), 0))
         matrix.warm()
         assert os.listdir(top / "flooded") == []
-        os.kill(daemon, signal.SIGSTOP)
-        try:
+        with stopped(daemon):
             flood(source / "flooded")
             matrix.change()
-        finally:
-            os.kill(daemon, signal.SIGCONT)
         wrong = matrix.wrong(LIMIT)
         if sorted(os.listdir(top / "flooded")) != sorted(os.listdir(source / "flooded")):
             wrong.append("the flooded directory")

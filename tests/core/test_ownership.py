@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from overlayd.core.types import Changes
+from overlayd.host import _calls, credentials
 from overlayd.host.credentials import Caller, Credentials
 from support.core_guest import Guest, each_fails, fails
 from support.planting import plant
 
 UID, GID, EXTRA, OTHER = 40001, 40002, 40003, 40004
+NO_ID = 2**32 - 1
 
 
 @pytest.fixture
@@ -28,8 +30,14 @@ def caller() -> Iterator[Caller]:
     child.wait()
 
 
-@pytest.fixture
-def guest(tmp_path: Path, caller: Caller) -> Guest:
+@pytest.fixture(params=[_calls.take_on, credentials._take_on_by_ctypes])
+def guest(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caller: Caller,
+) -> Guest:
+    monkeypatch.setattr(credentials, "_take_on", request.param)
     plant(tmp_path, "a/open/f=F", "a/shared/", "a/closed/f=F", "a/sticky/theirs=T")
     os.chmod(tmp_path / "a/open", 0o777)
     os.chown(tmp_path / "a/shared", 0, EXTRA)
@@ -154,12 +162,25 @@ def test_afterwards_the_daemon_is_itself_again(guest: Guest, tmp_path: Path) -> 
     assert (tmp_path / "a/open/one").stat().st_uid == UID
 
 
+@pytest.mark.parametrize("ids", [(NO_ID, GID), (UID, NO_ID), (NO_ID, NO_ID)])
 def test_ids_that_cannot_be_taken_on_stop_the_operation(
-    guest: Guest, monkeypatch: pytest.MonkeyPatch
+    guest: Guest, caller: Caller, ids: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr("overlayd.host.credentials.libc.setfsuid", lambda _: 0)
+    before = thread_ids()
+    guest.caller = Caller(*ids, caller.pid)
     with fails(errno.EPERM):
         guest.make("/open/new")
+    assert thread_ids() == before
+
+
+def test_groups_that_cannot_be_taken_on_stop_the_operation(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = thread_ids()
+    monkeypatch.setattr(credentials, "_groups_of", lambda _: (NO_ID,))
+    with fails(errno.EINVAL):
+        guest.make("/open/new")
+    assert thread_ids() == before
 
 
 def test_an_unprivileged_daemon_acts_as_itself(guest: Guest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,3 +79,25 @@ def test_fast_file_systems_never_wait(tmp_path: Path) -> None:
     assert not guest.data.may_block(handle)
     assert not guest.overlay.namespace.has_slow_source
     assert not guest.stat("/f").volatile
+
+
+def test_a_link_that_leads_to_a_slow_source_is_looked_up_at_once(tmp_path: Path) -> None:
+    """Who looks it up, or lists it, holds the directory; its own attributes hold nothing."""
+    plant(tmp_path, "a/file=")
+    stored = "/slow/d/../../../x"
+    (tmp_path / "a/link").symlink_to(stored)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as slow:
+        plant(Path(slow), "d/")
+        guest = Guest(f"{tmp_path}/a::/", f"{slow}::/slow")
+        space = guest.overlay.namespace
+        space._devices.blocking.add(os.stat(slow).st_dev)
+        (listed,) = (attrs for name, attrs in guest.listing("/") if name == b"link")
+        found = guest.names.lookup(1, b"link")
+        assert listed.number == found.number
+        assert [(a.size, a.volatile) for a in (found, listed)] == [(len(stored), True)] * 2
+        with pytest.raises(WouldBlock):
+            guest.attributes.getattr(found.number)
+        with space.patience():
+            settled = guest.attributes.getattr(found.number)
+            assert settled.size == len(guest.attributes.readlink(found.number)) != found.size
+        assert not settled.volatile

@@ -20,13 +20,12 @@ from support.planting import plant
 CALLERS = (Caller(0, 0, 0), Caller(1234, 1234, 0), Caller(2**32 - 2, 2**32 - 2, 0))
 _CHUNK = 1 << 16
 
-Pick = tuple[bool, int]
-"""A number or handle: of those once given out, the how-manieth; or any at all."""
 picks = st.one_of(
     st.tuples(st.just(True), st.integers(0, 40)),
     st.tuples(st.just(True), st.integers(0, 40)),
     st.tuples(st.just(False), st.integers(0, 2**64 - 1)),
 )
+"""A number or handle: of those once given out, the how-manieth; or any at all."""
 names = st.one_of(
     st.sampled_from(
         [b"f", b"g", b"d", b"loop", b"up", b"ro", b"file", b"masked", b"deep", b"new", b"new2"]

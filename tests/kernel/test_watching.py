@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ import trio
 from pyfuse3 import FUSEError
 
 from overlayd.host.watch import OVERFLOW, HostWatch
+from overlayd.kernel import watching
 from overlayd.kernel.cache import LASTING, SHORT, UNWATCHABLE, CachePolicy
 from overlayd.kernel.changes import HostChanges
 from overlayd.kernel.notifications import Notifier
@@ -78,6 +80,13 @@ class Mount:
         """What the kernel is told about all that happened since."""
         messages = run(self.changes.heed, self.host.take())
         return {told(message) for message in messages}
+
+    def forgets_everything(self) -> set[Told]:
+        """What the kernel is told when it is to ask for all again."""
+        said: list[bytes] = []
+        self.changes._notifier = Notifier(0, lambda _, message: said.append(message))
+        run(self.changes.forget_everything)
+        return {told(message) for message in said}
 
     def make(self, name: bytes, data: bytes = b"x", parent: int = 1) -> int:
         info, entry = run(self.operations.create, parent, name, 0o644, os.O_WRONLY, CONTEXT)
@@ -505,15 +514,48 @@ def test_a_full_queue_says_so(mount: Mount, place: Path) -> None:
     assert (OVERFLOW, b"") in mount.host.take()
 
 
+def test_what_the_kernel_forgets_while_all_is_watched_anew_stays_forgotten(place: Path) -> None:
+    count = 2 * watching._SLICE
+    plant(place, *(f"dir{number}/" for number in range(count)))
+    mount = Mount(f"{place}::/")
+    for number in range(count):
+        mount.entry(f"dir{number}/absent")
+    last = mount.space.nodes.get(mount.number(f"dir{count - 1}"))
+
+    async def renew_and_forget() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.watcher.renew)
+            await trio.sleep(0)
+            await mount.operations.forget([(last.number, last.lookups)])
+
+    before = len(mount.watcher)
+    trio.run(renew_and_forget)
+    assert len(mount.watcher) == len(mount.host) == before - 1
+    assert not mount.watcher.may_rely_on(last)
+    mount.watcher.stop()
+
+
 def test_forgetting_everything_reaches_absent_names(mount: Mount, place: Path) -> None:
     for path in ("f", "sub/x", "absent"):
         mount.entry(path)
     (place / "absent").touch()
-    said: list[bytes] = []
-    mount.changes._notifier = Notifier(0, lambda _, message: said.append(message))
-    run(mount.changes.forget_everything)
     sub = mount.number("sub")
     assert {
         *(("expired", (1, name)) for name in (b"f", b"sub", b"absent")),
         *(("expired", (sub, b"x")), ("all", sub), ("all", 1), ("all", mount.number("f"))),
-    } <= {told(message) for message in said}
+    } <= mount.forgets_everything()
+
+
+def test_what_lies_on_a_slow_source_is_left_out(place: Path) -> None:
+    """The kernel would wait for whatever is asked for there, and all others with it."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        plant(Path(other), "sub/x=X")
+        mount = Mount(f"{place}::/", f"{other}::/slow")
+        slow, sub = mount.number("slow"), mount.number("slow/sub")
+        mount.entry("slow/sub/x")
+        mount.space._devices.blocking.add(os.stat(other).st_dev)
+        said = mount.forgets_everything()
+        mount.watcher.stop()
+    assert ("expired", (1, b"slow")) in said and ("all", 1) in said
+    of_slow = {("all", number) for number in (slow, sub)}
+    assert not said & (of_slow | {("expired", (slow, b"sub")), ("expired", (sub, b"x"))})

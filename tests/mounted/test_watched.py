@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from support.live import daemon_of, make_target
+from support.live import daemon_of, is_watching, make_target
 from support.mounting import is_mounted, mounted, overlayd, unmount
 from support.planting import plant
-from support.processes import in_child, wait_until
+from support.processes import in_child, stopped, wait_until
 
 SOON = 0.5
 """Seconds; 0.1 are promised on a quiet machine."""
@@ -29,17 +29,6 @@ def exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def is_watching(target: Path) -> bool:
-    """Whether the daemon has an inotify instance."""
-    for entry in Path(f"/proc/{daemon_of(target)}/fd").iterdir():
-        try:
-            if os.readlink(entry) == "anon_inode:inotify":
-                return True
-        except OSError:
-            continue
-    return False
-
-
 def warm(top: Path, *paths: str) -> None:
     """Have the kernel keep what it is told of PATHS for good: they are watched by the second."""
     for _ in range(2):
@@ -51,15 +40,6 @@ def warm(top: Path, *paths: str) -> None:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return plant(tmp_path / "source", "f=F", "g=G", "sub/x=X", "sub/below/y=Y")
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -107,6 +87,19 @@ def test_what_the_host_mounts_in_a_source(tmp_path: Path, source: Path) -> None:
             (source / "sub/new").touch()
             assert sees(lambda: exists(top / "sub/new"))
         assert sees(lambda: exists(top / "sub/x") and not exists(top / "sub/new"))
+
+
+def test_one_mount_soon_after_another(tmp_path: Path, source: Path) -> None:
+    """Also where the daemon has not quite done with the one before."""
+    with mounted(tmp_path, f"{source}::/") as top:
+        assert wait_until(lambda: is_watching(top))
+        for milliseconds in range(0, 24, 4):
+            with tmpfs_on(source / "sub"):
+                time.sleep(0.05)
+            time.sleep(milliseconds / 1000)
+            in_child(exists, top / "sub/x")
+            with tmpfs_on(source / "sub"):
+                assert sees(lambda: not exists(top / "sub/x")), f"after {milliseconds} ms"
 
 
 def test_only_the_coherent_mode_watches_and_a_reload_changes_it(

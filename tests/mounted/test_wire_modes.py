@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +15,12 @@ from support import dents
 from support.mounting import mounted, overlayd
 from support.planting import plant
 from support.processes import wait_until
+from support.side_by_side import start
 
 
 @pytest.mark.parametrize(
     ("switch", "said"),
-    [("on", "parallel lookups"), ("off", "off (switched off by OVERLAYD_WIRE)")],
+    [("on", "direct answers, parallel lookups"), ("off", "off (switched off by OVERLAYD_WIRE)")],
 )
 def test_both_serve(
     switch: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -44,20 +46,16 @@ def test_a_listing_that_is_kept_is_not_asked_for_again(
     source = plant(tmp_path / "source", *(f"dir/file{number}=x" for number in range(50)))
     with mounted(tmp_path, f"{source}::/") as target:
 
-        def asked() -> Counter[str]:
-            status = json.loads(overlayd("status", "--json", str(target)))["status"]
-            return Counter(status["operations"])
-
         def walk() -> int:
             return len([entry.stat() for entry in os.scandir(target / "dir")])
 
         def costs_nothing() -> bool:
-            before = asked()["readdir"]
+            before = requests_of(target)["readdir"]
             assert walk() == 50
-            return asked()["readdir"] == before
+            return requests_of(target)["readdir"] == before
 
         assert walk() == 50
-        assert asked()["readdir"] > 0
+        assert requests_of(target)["readdir"] > 0
         assert wait_until(costs_nothing)  # once the directory is watched
         (target / "dir/new").touch()
         assert walk() == 51
@@ -88,3 +86,33 @@ def test_a_listing_that_is_forgotten_half_way_loses_nothing(
             os.close(stream)
     assert begun and len(rest) == len(set(rest))
     assert begun.isdisjoint(rest) and begun.union(rest) == names | {b".", b".."}
+
+
+@pytest.mark.parametrize("switch", ["on", "off"])
+def test_others_get_their_turn_while_requests_keep_coming(
+    switch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also whoever waits in a thread: writing to the disk is done in one."""
+    monkeypatch.setenv("OVERLAYD_WIRE", switch)
+    source = plant(tmp_path / "source", "file=x")
+
+    def hammer() -> None:
+        while True:
+            os.stat(target / "file")
+
+    with mounted(tmp_path, f"{source}::/", options=["--cache", "none"]) as target:
+        guests = [start(hammer) for _ in range(2)]
+        try:
+            before = requests_of(target)
+            with (target / "file").open("w") as file:
+                for _ in range(20):
+                    os.fsync(file)
+            assert (requests_of(target) - before)["getattr"] > 100
+        finally:
+            for guest in guests:
+                os.kill(guest, signal.SIGKILL)
+                os.waitpid(guest, 0)
+
+
+def requests_of(target: Path) -> Counter[str]:
+    return Counter(json.loads(overlayd("status", "--json", str(target)))["status"]["operations"])

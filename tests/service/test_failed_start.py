@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from support.live import make_dirs, make_target
-from support.mounting import is_mounted, mount_points
-from support.processes import NOBODY, attempt, command, command_as, complaint
+from support.mounting import is_mounted
+from support.processes import NOBODY, User, attempt, command, command_as, complaint
 
 both_ways = pytest.mark.parametrize("flags", [(), ("-f",)], ids=["daemon", "foreground"])
 
@@ -56,6 +57,21 @@ def test_the_target_lies_below_a_file(source: Path) -> None:
     complaint(attempt("mount", "--dir", f"{source}::/", str(source / "file/target")), 1)
 
 
+@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("dirs", [(), ("--dir", "/no such::/")], ids=["right", "wrong"])
+def test_no_process_for_the_daemon(open_path: Path, most: int, dirs: Sequence[str]) -> None:
+    """Of the two that it takes one after the other; and where none will be needed."""
+    (source,) = make_dirs(open_path, "source")
+    done = attempt(
+        *("run", *dirs, "--dir", f"{source}::/source", "--", "true"),
+        user=User(54321, 54321),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (most, most)),
+    )
+    line = complaint(done, 2 if dirs else 1)
+    words = {1: "resource temporarily", 2: "unexpected BlockingIOError: [Errno 11] Resource"}[most]
+    assert ("/no such" if dirs else words) in line
+
+
 def without_fuse(hide: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run WORDS in a mount namespace of their own, in which HIDE was done to /dev/fuse."""
     inner = f'set -e; {hide}; exec "$@"'
@@ -82,10 +98,9 @@ def test_there_is_no_fuse_device(
 ) -> None:
     target = make_target(tmp_path)
     words = command("mount", *flags, "--dir", f"{source}::/", str(target))
-    before = mount_points()
-    line = complaint(without_fuse(hide, words), 1)
+    inner = '"$@"; status=$?; grep -qF " $0 " /proc/self/mountinfo && exit 99; exit $status'
+    line = complaint(without_fuse(hide, ["sh", "-c", inner, str(target), *words]), 1)
     assert "/dev/fuse" in line or "cannot be mounted" in line
-    assert mount_points() == before
 
 
 def test_run_without_a_fuse_device_runs_nothing(source: Path, tmp_path: Path) -> None:

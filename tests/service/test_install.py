@@ -137,7 +137,7 @@ def use_installed(stage: Path, app: Path, target: Path) -> None:
     assert f"rw  {app}" in run(overlayd, "check", "--dir", f"{app}::/")
     run("mount", "-t", "overlayd", "none", target, "-o", f"dir={app}::/")
     assert (target / "file").read_text() == "app"
-    assert '"wire": "parallel lookups"' in run(overlayd, "status", "--json", target)
+    assert '"wire": "direct answers, parallel lookups"' in run(overlayd, "status", "--json", target)
     run("umount", target)
     assert not is_mounted(target)
     records = Path(os.environ["OVERLAYD_RUNTIME_DIR"])

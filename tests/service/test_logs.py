@@ -280,8 +280,11 @@ def test_the_last_lines_are_there_when_the_daemon_has_gone(tmp_path: Path, sourc
 
 
 @pytest.mark.parametrize("where", ["foreground", "background"])
-def test_a_crash_is_written_down(where: str, tmp_path: Path, source: Path) -> None:
+def test_a_crash_is_written_down(
+    where: str, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A defect that leaves the request loop: the mount stays dead, and the log says why."""
+    monkeypatch.setenv("OVERLAYD_WIRE", "off")  # nothing leaves it where answers are direct
     target, log = make_target(tmp_path), tmp_path / "log"
     breaking = ["overlayd.kernel.operations", "Operations", "forget", "--"]
     options = ["-f"] if where == "foreground" else []

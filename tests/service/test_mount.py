@@ -24,7 +24,16 @@ from support.live import (
     type_and_name,
 )
 from support.mounting import detach, is_mounted
-from support.processes import attempt, command, complaint, ends, has_ended, in_child, outcome
+from support.processes import (
+    attempt,
+    command,
+    complaint,
+    ends,
+    has_ended,
+    in_child,
+    outcome,
+    stopped,
+)
 
 
 def test_it_is_live_when_mount_returns_and_gone_when_umount_does(tmp_path: Path) -> None:
@@ -149,11 +158,8 @@ def test_a_live_mount_of_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
 def test_a_live_mount_whose_daemon_hangs_is_refused_in_time(tmp_path: Path) -> None:
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     daemon = mount(target, source, "--cache", "none")
-    os.kill(daemon, signal.SIGSTOP)
-    try:
+    with stopped(daemon):
         complaint(attempt("mount", "--dir", f"{source}::/", str(target), seconds=15), 1)
-    finally:
-        os.kill(daemon, signal.SIGCONT)
     assert (target / "file").read_text() == "source"
     assert attempt("umount", str(target)).returncode == 0
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -152,6 +152,32 @@ def test_a_signal_while_it_is_still_mounting(tmp_path: Path) -> None:
         assert not is_mounted(target), f"after {milliseconds} ms"
 
 
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGTERM, -signal.SIGTERM, ""), (signal.SIGINT, 1, "overlayd: error: interrupted\n")],
+    ids=["SIGTERM", "SIGINT"],
+)
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "group"])
+def test_a_signal_while_the_configuration_is_read(
+    tmp_path: Path, number: int, status: int, words: str, send: Callable[[int, int], None]
+) -> None:
+    """Which takes as long as it takes, here for ever, in a child that must not stay behind."""
+    pipe, target = tmp_path / "guest.toml", make_target(tmp_path)
+    os.mkfifo(pipe)
+    line = command("mount", "-f", "--config", str(pipe), str(target))
+    with subprocess.Popen(
+        line, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        assert wait_until(lambda: children.read_text() != "")
+        child = int(children.read_text())
+        time.sleep(0.3)  # until it waits there, and the process for it
+        send(process.pid, number)
+        assert process.communicate(timeout=10)[1] == words
+        assert process.returncode == status
+    assert ends(child)
+
+
 CALLER_DIES = """
 import os, sys
 from overlayd.cli.main import main
@@ -166,12 +192,18 @@ def test_a_caller_that_dies_before_it_is_told(tmp_path: Path, runtime_directory:
     """Nobody knows of the mount then: it goes again, and is not left dead either."""
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     log = tmp_path / "log"
+    os.mkfifo(log)  # the daemon goes on when this is opened to be read, and not before
     words = ["mount", "--dir", f"{source}::/", "--log-file", str(log), str(target)]
     done = subprocess.run([sys.executable, "-c", CALLER_DIES, *words], timeout=10, check=False)
     assert done.returncode == 9
-    assert wait_until(lambda: not daemons_of(runtime_directory))
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert wait_until(lambda: not daemons_of(runtime_directory))
+        said = os.read(reader, 1 << 16).decode()
+    finally:
+        os.close(reader)
     assert not is_mounted(target)
-    assert str(target) in log.read_text() and "Traceback" not in log.read_text()
+    assert str(target) in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("flags", [(), ("-l",)], ids=["plain", "lazy"])

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.live import daemon_of, kill, make_dirs, make_target, mount
 from support.moody_source import moody_source
 from support.mounting import mounted
-from support.processes import attempt, command, complaint, in_child, outcome, wait_until
+from support.processes import attempt, command, complaint, in_child, outcome, stopped, wait_until
 
 STUCK = {"*": 3600.0}
 
@@ -329,15 +328,11 @@ def test_a_target_that_is_dead_or_none_at_all(tmp_path: Path, sources: list[Path
 
 
 def test_a_daemon_that_does_not_answer(tmp_path: Path, target: Path, sources: list[Path]) -> None:
-    with mounted(tmp_path, f"{sources[1]}::/") as other:
-        os.kill(daemon_of(other), signal.SIGSTOP)
-        try:
-            line = complaint(attempt("status", "--timeout", "0.3", str(other)), 1)
-            assert "did not answer within 0.3 s" in line
-            states = {e["target"]: e["state"] for e in told("--timeout", "0.5")["mounts"]}
-            assert states == {str(target): "live", str(other): "no answer"}
-        finally:
-            os.kill(daemon_of(other), signal.SIGCONT)
+    with mounted(tmp_path, f"{sources[1]}::/") as other, stopped(daemon_of(other)):
+        line = complaint(attempt("status", "--timeout", "0.3", str(other)), 1)
+        assert "did not answer within 0.3 s" in line
+        states = {e["target"]: e["state"] for e in told("--timeout", "0.5")["mounts"]}
+        assert states == {str(target): "live", str(other): "no answer"}
 
 
 def test_what_is_wrong_with_the_command_line(tmp_path: Path) -> None:

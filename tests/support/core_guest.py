@@ -17,6 +17,7 @@ from overlayd.host.sources import open_sources
 from overlayd.table.guest_path import parse_guest_path
 from overlayd.table.mount_tree import build_table
 from overlayd.table.preopen import parse_preopen
+from support.processes import outcome
 
 ROOT = Caller(0, 0, 0)
 _CHUNK = 1 << 20
@@ -183,6 +184,11 @@ class Guest:
 
     def rename(self, old: str, new: str, flags: int = 0) -> None:
         self.names.rename(*self.at(old), *self.at(new), flags, self.caller)
+
+    def may_change(self, path: str) -> bool:
+        """Whether the mode of PATH may be changed, as in a thread that may wait."""
+        with self.overlay.namespace.patience():
+            return outcome(self.change, path, Changes(mode=0o640)) == "ok"
 
     def change(self, path: str, changes: Changes, handle: int | None = None) -> Attrs:
         return self.attributes.setattr(self.number(path), changes, handle, self.caller)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PAGE = mmap.PAGESIZE
-MIB = 1 << 20
 GIB = 1 << 30
 
 SMALL = (0,)

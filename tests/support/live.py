@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from support.mounting import is_mounted, mount_points, unescape
@@ -68,6 +68,14 @@ def times_mounted(target: Path) -> int:
 def is_live(target: Path) -> bool:
     """Whether TARGET is mounted and answers."""
     return is_mounted(target) and (target / "file").exists()
+
+
+def is_watching(target: Path) -> bool:
+    """Whether the daemon has begun to watch the host."""
+    with suppress(OSError):  # one of its descriptors was closed meanwhile
+        descriptors = Path(f"/proc/{daemon_of(target)}/fd").iterdir()
+        return any(os.readlink(fd) == "anon_inode:inotify" for fd in descriptors)
+    return False
 
 
 def kill(pid: int) -> None:

@@ -16,8 +16,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -188,6 +188,16 @@ def has_ended(pid: int) -> bool:
     return _state(pid) in ("", "Z", "X")
 
 
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process does nothing during the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def ends(pid: int, seconds: float = LIMIT) -> bool:
     """Whether the process ends within SECONDS."""
     return wait_until(lambda: has_ended(pid), seconds)
@@ -195,9 +205,19 @@ def ends(pid: int, seconds: float = LIMIT) -> bool:
 
 def _state(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return _stat(pid)[0]
     except OSError:
         return ""
+
+
+def ticks_of(pid: int) -> int:
+    """Ticks of processor time that the process has used."""
+    return sum(map(int, _stat(pid)[11:13]))
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5), from the state on: the third and those behind it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def daemons_of(runtime_directory: Path) -> list[int]:

@@ -8,7 +8,8 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 LOOKUP, OPEN, READ, INIT, OPENDIR, FSYNCDIR, CREATE = 1, 14, 15, 26, 27, 30, 35
@@ -72,17 +73,27 @@ class Kernel:
         return self.ask(INIT, 0, struct.pack("<5I", *words) + bytes(44))
 
 
-@contextmanager
-def session(wire: bool = True, flags: int = 0, depth: int = 0) -> Iterator[Kernel]:
+def session(wire: bool = True, flags: int = 0, depth: int = 0) -> AbstractContextManager[Kernel]:
     """A server, with the extension or without, that wants FLAGS (0: as usual)."""
+    return _served("wire_server", wire, str(flags), str(depth))
+
+
+def handlers(source: Path, *, directly: bool) -> AbstractContextManager[Kernel]:
+    """A daemon's handlers on SOURCE, which answer past libfuse and pyfuse3 if DIRECTLY."""
+    return _served("direct_server", True, str(source), "yes" if directly else "no")
+
+
+@contextmanager
+def _served(module: str, wire: bool, *arguments: str) -> Iterator[Kernel]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
     ours.settimeout(_SECONDS)
     number = theirs.fileno()
-    words = (sys.executable, "-m", "support.wire_server", *map(str, (number, flags, depth)))
+    words = (sys.executable, "-m", f"support.{module}", str(number), *arguments)
     environment = os.environ | {
         "OVERLAYD_WIRE": "on" if wire else "off",
+        "PYTHONHASHSEED": "0",  # places in listings depend on it
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     server = subprocess.Popen(words, pass_fds=[number], env=environment)

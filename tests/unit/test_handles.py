@@ -6,7 +6,9 @@ import errno
 import os
 
 from overlayd.core.handles import HandleTable
-from overlayd.core.nodes import Node, NodeKey
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import NodeKey
+from overlayd.host.fs import Fd
 from support.core_guest import ROOT, fails
 
 
@@ -39,11 +41,26 @@ def test_handles_on_a_node() -> None:
     first = table.open(one, None, os.O_RDONLY, ROOT)
     second = table.open(one, None, os.O_RDWR, ROOT)
     table.open(other, None, os.O_RDONLY, ROOT)
-    assert set(table.on(one)) == {first, second}
+    assert one.handles == {first.number, second.number}
     table.close(first.number)
-    assert set(table.on(one)) == {second}
+    assert one.handles == {second.number}
     table.close(second.number)
     assert one.handles is None
+
+
+def test_what_is_open_on_a_node() -> None:
+    table, one, other = HandleTable(), node(), node()
+    assert table.descriptor_on(one) is None
+    table.open(one, None, os.O_RDONLY, ROOT)
+    assert table.descriptor_on(one) is None
+    fd = Fd(os.open("/", os.O_PATH))
+    handle = table.open(one, fd, os.O_RDONLY, ROOT)
+    assert table.descriptor_on(one) is fd
+    table.move(one, other)
+    assert table.descriptor_on(one) is None
+    assert table.descriptor_on(other) is fd
+    table.close(handle.number)
+    assert table.descriptor_on(other) is None
 
 
 def test_what_a_handle_tells() -> None:

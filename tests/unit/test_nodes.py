@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from overlayd.core import nodes as nodes_module
 from overlayd.core.assembly import Position, path_seed
-from overlayd.core.nodes import Node, NodeKey, NodeTable
-from overlayd.core.numbers import NUMBER_LIMIT, ROOT_NUMBER, scramble
+from overlayd.core.nodes import Node, NodeTable
+from overlayd.core.numbers import NUMBER_LIMIT, ROOT_NUMBER, NodeKey, scramble
 from overlayd.host.fs import HostStat
 from support.core_guest import fails, make_overlay
 
@@ -108,7 +108,8 @@ def test_objects_get_different_numbers(pairs: set[tuple[int, int]]) -> None:
 
 @pytest.fixture
 def collisions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes_module, "scramble", lambda *_: NUMBER_LIMIT - 1)
+    for name in ("natural_number", "path_number", "spread"):
+        monkeypatch.setattr(nodes_module, name, lambda *_: NUMBER_LIMIT - 1)
 
 
 @pytest.mark.usefixtures("collisions")

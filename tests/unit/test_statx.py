@@ -1,7 +1,8 @@
-"""statx(2) by the extension and by ctypes: the same in every field and in every error."""
+"""statx(2) by the extension and without: the same in every field and in every error."""
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import socket
@@ -20,6 +21,7 @@ with suppress(ImportError):
     from overlayd.host import _calls
 
 StatxMany = Callable[[int, list[bytes], int, type[fs.HostStat]], list[fs.HostStat | None]]
+Hold = Callable[[int, bytes, type[fs.HostStat]], tuple[int, fs.HostStat]]
 Statx = Callable[[int, bytes, int, type[fs.HostStat]], fs.HostStat]
 
 
@@ -111,6 +113,27 @@ def test_an_opened_object_is_asked_by_its_descriptor(zoo: Path, statx: Statx) ->
     os.close(fd)
 
 
+@pytest.mark.parametrize("hold", [_calls.hold, fs._hold_by_os])
+def test_what_is_held_is_told_of_and_never_followed(zoo: Path, hold: Hold) -> None:
+    directory = os.open(zoo, os.O_PATH)
+    for name in os.listdir(os.fsencode(zoo)):
+        number, status = hold(directory, name, fs.HostStat)
+        assert status == _calls.statx(directory, name, libc.AT_SYMLINK_NOFOLLOW, fs.HostStat), name
+        assert status == _calls.statx(number, b"", libc.AT_EMPTY_PATH, fs.HostStat)
+        assert type(status) is fs.HostStat
+        flags = fcntl.fcntl(number, fcntl.F_GETFL)
+        assert flags & os.O_PATH
+        assert not os.get_inheritable(number)
+        os.close(number)
+    with pytest.raises(FileNotFoundError):
+        hold(directory, b"missing", fs.HostStat)
+    with pytest.raises(NotADirectoryError):
+        hold(directory, b"file/below", fs.HostStat)
+    os.close(directory)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        hold(directory, b"file", fs.HostStat)
+
+
 @every_way
 def test_errors_are_those_of_the_call(tmp_path: Path, statx: Statx) -> None:
     directory = os.open(tmp_path, os.O_PATH)
@@ -136,6 +159,8 @@ def test_errors_are_those_of_the_call(tmp_path: Path, statx: Statx) -> None:
 def test_wrong_arguments_are_refused(arguments: tuple[object, ...], error: type) -> None:
     with pytest.raises(error):
         _calls.statx(*arguments)  # type: ignore[arg-type]
+    with pytest.raises(error):
+        _calls.hold(*arguments[:2], *arguments[3:])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -161,11 +186,15 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
             _calls.statx(directory, b"x", 0, fs.HostStat)
             with suppress(FileNotFoundError):
                 _calls.statx(directory, b"y", 0, fs.HostStat)
+            os.close(_calls.hold(directory, b"x", fs.HostStat)[0])
+            with suppress(FileNotFoundError):
+                _calls.hold(directory, b"y", fs.HostStat)
             _calls.statx_many(directory, [b"x", b"y"] * 20, 0, fs.HostStat)
             with suppress(ValueError):
                 _calls.statx_many(directory, [b"x"] * 40 + [b"\0"], 0, fs.HostStat)
         gc.collect()
 
+    descriptors = len(os.listdir("/proc/self/fd")) - 1
     tracemalloc.start()
     ask(100)
     before, _ = tracemalloc.get_traced_memory()
@@ -174,3 +203,4 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     tracemalloc.stop()
     os.close(directory)
     assert after - before < 20_000
+    assert len(os.listdir("/proc/self/fd")) == descriptors

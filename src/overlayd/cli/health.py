@@ -4,7 +4,7 @@ import click
 
 from overlayd.cli import completion
 from overlayd.cli.options import Request, absolute_target, read_timeout
-from overlayd.service.health import require_health
+from overlayd.service.health import PATIENCE, require_health
 
 
 @click.command("health")
@@ -12,9 +12,9 @@ from overlayd.service.health import require_health
     "--timeout",
     "seconds",
     callback=read_timeout,
-    default="2",
+    default=f"{PATIENCE:g}",
     metavar="SECONDS",
-    help="How long to wait for an answer. Default: 2.",
+    help=f"How long to wait for an answer. Default: {PATIENCE:g}.",
 )
 @click.argument("target", shell_complete=completion.mounted)
 def command(target: str, seconds: float) -> None:

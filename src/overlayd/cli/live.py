@@ -6,7 +6,7 @@ from overlayd.cli.options import Request, absolute_target
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import mount_at
 from overlayd.service.client import ask
-from overlayd.service.ours import is_ours
+from overlayd.service.ours import is_ours, not_ours
 from overlayd.service.registry import Record, find_record
 from overlayd.table.guest_path import printable
 
@@ -17,9 +17,7 @@ def record_of(target: str) -> Record:
     mount = mount_at(path)
     shown = printable(path)
     if mount is not None and not is_ours(mount):
-        raise OverlaydError(
-            f"{shown} holds a mount of type {printable(mount.fs_type)}, which is none of overlayd's"
-        )
+        raise OverlaydError(f"{shown} {not_ours(mount)}")
     record = find_record(path, mount.dev if mount is not None else None)
     if record is None and mount is None:
         raise OverlaydError(f"{shown} is not mounted; overlayd status lists what is")

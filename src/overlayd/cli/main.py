@@ -8,11 +8,14 @@ will be a daemon, it is forked before all else is imported.
 import sys
 
 from overlayd.errors import OverlaydError
-from overlayd.service.health import require_health
+from overlayd.service.health import PATIENCE, require_health, seconds_in
 
 TYPE_CHECKING = False  # as in typing
 if TYPE_CHECKING:
     from typing import NoReturn
+
+_FOREGROUND = frozenset(("-f", "--foreground"))
+_HELP = frozenset(("-h", "--help"))
 
 
 def main() -> "NoReturn":
@@ -28,17 +31,13 @@ def plain_health(words: list[str]) -> tuple[str, float] | None:
     None for all others: to read them and to say what is wrong with them takes click.
     """
     match words:
-        case ["health", str(target)]:
-            text = "2"
-        case ["health", "--timeout", str(text), str(target)]:
-            pass
+        case ["health", target]:
+            seconds: float | None = PATIENCE
+        case ["health", "--timeout", text, target]:
+            seconds = seconds_in(text)
         case _:
             return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        return None
-    return (target, seconds) if target.startswith("/") and 0 < seconds <= 3600 else None
+    return (target, seconds) if target.startswith("/") and seconds is not None else None
 
 
 def _health(target: str, seconds: float) -> int:
@@ -55,12 +54,25 @@ def _other(words: list[str]) -> int:
     from overlayd.cli.afresh import start_afresh
 
     start_afresh()
+    if serves_here(words):
+        return _in_foreground()
     if not leaves_daemon(words):
         return _run()
     from overlayd.service.background import early_daemon
 
     with early_daemon():
         return _run()
+
+
+def _in_foreground() -> int:
+    from overlayd.service.foreground import serve_what
+
+    try:
+        return serve_what(_run)
+    except (OverlaydError, OSError, KeyboardInterrupt) as error:
+        from overlayd.cli.commands import complain
+
+        return complain("overlayd", error)
 
 
 def _run() -> int:
@@ -75,5 +87,10 @@ def leaves_daemon(words: list[str]) -> bool:
         case ["run", _, *_]:
             return True
         case ["mount", _, *_]:
-            return not {"-f", "--foreground", "-h", "--help"} & set(words)
+            return not {*_FOREGROUND, *_HELP} & set(words)
     return False
+
+
+def serves_here(words: list[str]) -> bool:
+    """Whether *words* look as if this process were to serve; either answer is safe."""
+    return words[:1] == ["mount"] and bool(_FOREGROUND & set(words)) and not _HELP & set(words)

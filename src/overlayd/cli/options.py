@@ -13,6 +13,7 @@ from overlayd.host.locations import Locator
 from overlayd.host.mounts import resolve_mount_point
 from overlayd.host.sources import Source, open_sources
 from overlayd.kernel.cache import CachePolicy
+from overlayd.service.health import seconds_in
 from overlayd.table.aliases import find_aliases, refuse_conflicts
 from overlayd.table.guest_path import printable
 from overlayd.table.mount_tree import MountTable, build_table
@@ -190,11 +191,8 @@ def _with(command: F, options: Sequence[Callable[[F], F]]) -> F:
 
 def read_timeout(_ctx: click.Context, _option: click.Parameter, text: str) -> float:
     """The value of --timeout, in seconds. Raises UsageError."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds <= 3600:
+    seconds = seconds_in(text)
+    if seconds is None:
         shown = printable(text) or repr(text)
         raise UsageError(f"--timeout {shown}: give a number of seconds above 0, up to 3600")
     return seconds

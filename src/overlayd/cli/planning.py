@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from overlayd.cli.options import Request, open_table
-from overlayd.service.logs import LogFormat, start_logging
+from overlayd.service.logs import LogFormat, set_up_logging
 from overlayd.service.mount_options import parse_mount_options
 from overlayd.service.plan import MountPlan
 from overlayd.service.warnings import check_allow_other
@@ -86,4 +86,4 @@ def log_setup(request: Request, *, background: bool) -> Callable[[], None]:
     """What starts logging, in whichever process is to log."""
     level = request.setting("log_level", "info")
     form = cast(LogFormat, request.setting("log_format", "text"))
-    return partial(start_logging, level, form, request.log_file, background=background)
+    return partial(set_up_logging, level, form, request.log_file, background=background)

@@ -6,7 +6,7 @@ from overlayd.cli import completion
 from overlayd.cli.options import Request, absolute_target
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import mount_at
-from overlayd.service.ours import is_ours
+from overlayd.service.ours import is_ours, not_ours
 from overlayd.service.registry import DaemonWatch
 from overlayd.service.target import take_down
 from overlayd.table.guest_path import printable
@@ -31,10 +31,7 @@ def command(target: str, lazy: bool) -> None:
     if mount is None:
         raise OverlaydError(f"{shown} is not mounted")
     if not is_ours(mount):
-        raise OverlaydError(
-            f"{shown} holds a mount of type {printable(mount.fs_type)},"
-            f" which is none of overlayd's; use umount {shown}"
-        )
+        raise OverlaydError(f"{shown} {not_ours(mount)}; use umount {shown}")
     daemon = DaemonWatch(mount.dev)
     take_down(path, mount, lazy=lazy)
     if lazy or daemon.wait(_PATIENCE_SECONDS):

@@ -71,6 +71,11 @@ RIGHTS: Mapping[str, Needs] = {
     "removexattr": Needs.INODE,
 }
 
+_CHANGED = {
+    operation: (Needs.PARENT in needs, Needs.NEW_PARENT in needs, Needs.INODE in needs)
+    for operation, needs in RIGHTS.items()
+}  # beforehand: looking into a Flag costs more than most answers may
+
 
 class Held(NamedTuple):
     """An object together with the descriptor by which it is judged, and then acted on."""
@@ -109,19 +114,20 @@ class Access:
 
         Raises WouldBlock where finding out takes a walk this thread may not wait for.
         """
-        needs = RIGHTS[operation]
-        for need, held in (
-            (Needs.PARENT, parent),
-            (Needs.NEW_PARENT, new_parent),
-            (Needs.INODE, inode),
-        ):
-            if need not in needs or (need is Needs.NEW_PARENT and new_parent == parent):
-                continue
-            assert held is not None, f"{operation} names nothing for {need}"
-            denied = self.judge(held)
-            if denied is not None:
-                self._note(operation, held.node, denied, caller)
-                raise erofs()
+        changes_parent, changes_new_parent, changes_inode = _CHANGED[operation]
+        if changes_parent:
+            self._require(operation, parent, caller)
+        if changes_new_parent and new_parent != parent:
+            self._require(operation, new_parent, caller)
+        if changes_inode:
+            self._require(operation, inode, caller)
+
+    def _require(self, operation: str, held: Held | None, caller: Caller) -> None:
+        assert held is not None, f"{operation} does not name all that it changes"
+        denied = self.judge(held)
+        if denied is not None:
+            self._note(operation, held.node, denied, caller)
+            raise erofs()
 
     def catch_up(self) -> None:
         """Let go of what another table had attached. May wait for the host; raises OSError."""

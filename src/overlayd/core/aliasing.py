@@ -29,7 +29,7 @@ from overlayd.host import fs
 from overlayd.host.ancestry import Identity, Slope, Slopes, identities_above
 from overlayd.host.links import LinkIndex, ShownTree
 from overlayd.host.locations import Locator
-from overlayd.host.mounts import MountSnapshot, MountWatch, parse_mounts, split
+from overlayd.host.mounts import LOCAL_TYPES, MountSnapshot, MountWatch, parse_mounts, split
 from overlayd.host.sources import Source
 from overlayd.table.aliases import (
     Location,
@@ -54,12 +54,6 @@ of any kernel, and than a second where the file system keeps no fractions."""
 _ATTEMPTS = 16
 _BINDS_COST = 12
 """What reading the table of mounts costs, in readings of where one source lies."""
-
-_LIST_TRULY = frozenset(
-    ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "ramfs", "tmpfs", "xfs")
-)
-"""File systems whose listings call a file by the inode number that stat(2) gives. On overlayfs and
-FUSE they may not; whatever is not known to do so is asked file by file."""
 
 
 class _Basis(NamedTuple):
@@ -125,8 +119,9 @@ class _Clearance:
 
     def is_worth_it(self, path: bytes) -> bool:
         """Whether walking up from *path* costs less than looking where every source lies."""
+        # A step costs half as much as a source does, and a fiftieth more for each `..` before it.
         steps = path.count(b"/")
-        return steps * (steps + 50) < 100 * self._costs_otherwise
+        return steps * (steps + 50) / 100 < self._costs_otherwise
 
     def slope(self, mount_id: int) -> Slope | None:
         """The way up from the mount with *mount_id*; None where nothing can be told."""
@@ -446,7 +441,7 @@ class Aliasing:
 
     def _lists_truly(self, status: fs.HostStat) -> bool:
         mount = self._mounts.by_id.get(status.mount_id)
-        return mount is not None and mount.fs_type in _LIST_TRULY
+        return mount is not None and mount.fs_type in LOCAL_TYPES
 
 
 def _path(fd: fs.Fd) -> bytes | None:

@@ -5,7 +5,6 @@ request refers to an `Attachment` instead, which outlives a change of the table:
 stays is the same attachment before and after, and one that was taken away says so itself.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +14,11 @@ from overlayd.host.sources import Source, find_overlapping
 from overlayd.table.guest_path import GuestPath
 from overlayd.table.mount_tree import Branch, MountTable
 from overlayd.table.preopen import Preopen
+
+try:  # all that hashlib adds is OpenSSL, which every daemon would hold a megabyte of
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
 
 
 class Attachment:
@@ -99,6 +103,12 @@ class Position:
             pending.extend(position.children.values())
 
 
+def provider(position: Position | None, mount: Attachment | None, name: bytes) -> Attachment | None:
+    """What provides *name* in a directory at *position*, if at one, that *mount* provides."""
+    below = position.children.get(name) if position is not None else None
+    return below.mount if below is not None else mount
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Assembly:
     """One table and what is attached for it; equal only to itself."""
@@ -171,5 +181,5 @@ def _positions(root: Branch, attachments: Sequence[Attachment]) -> Position:
 
 def path_seed(kind: bytes, path: GuestPath) -> int:
     """A positive number of 63 bits that stands for *path*."""
-    digest = hashlib.blake2b(b"/".join(path), digest_size=8, person=kind).digest()
+    digest = blake2b(b"/".join(path), digest_size=8, person=kind).digest()
     return int.from_bytes(digest, "little") >> 1 | 1

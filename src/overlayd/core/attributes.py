@@ -10,7 +10,7 @@ from overlayd.core.handles import Handle
 from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import Node
 from overlayd.core.symlinks import SymlinkRebaser
-from overlayd.core.types import Attrs, Changes
+from overlayd.core.types import Attrs, Changes, WouldBlock
 from overlayd.errors import ebadf, einval, erofs
 from overlayd.host import fs
 from overlayd.host.credentials import Caller
@@ -34,17 +34,27 @@ class Attributes:
 
     def of(self, node: Node) -> Attrs:
         """Present attributes of *node*."""
-        return self.describe(node, self._namespace.status_of(node))
+        return self.describe(node, self._namespace.status_of(node), settled=True)
 
-    def describe(self, node: Node, status: fs.HostStat | None) -> Attrs:
-        """The attributes that go with *status*, None for a synthetic directory."""
+    def describe(self, node: Node, status: fs.HostStat | None, *, settled: bool = False) -> Attrs:
+        """The attributes that go with *status*, None for a synthetic directory.
+
+        Unless they are to be *settled*, a link whose target leads where one has to wait is told as
+        volatile, with the size of what it stores. Who looks a name up holds its directory, and the
+        kernel can forget nothing in there meanwhile; then it asks again, holding nothing.
+        """
         space = self._namespace
         if status is None:
             return Attrs(node.number, space.synthetic_status, 0, volatile=False)
         size, volatile = status.size, space.is_volatile(node)
         if node.file_type == stat.S_IFLNK:
-            size = self._link_size(node, status)
             volatile |= status.nlink > 1  # under its other name it may be another node
+            try:
+                size = self._link_size(node, status)
+            except WouldBlock:
+                if settled:
+                    raise
+                volatile = True
         return Attrs(node.number, status, size, volatile)
 
     def _link_size(self, node: Node, status: fs.HostStat) -> int:

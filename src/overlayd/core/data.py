@@ -14,13 +14,14 @@ from overlayd.core.assembly import Assembly
 from overlayd.core.attributes import Attributes
 from overlayd.core.handles import Handle, is_writable
 from overlayd.core.names import Names
-from overlayd.core.namespace import Namespace, check_name
+from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import Node
 from overlayd.core.types import Attrs
 from overlayd.core.ways import Way, Ways
 from overlayd.errors import eacces, ebadf, eexist, eisdir, erofs
 from overlayd.host import fs
 from overlayd.host.credentials import Caller
+from overlayd.table.guest_path import check_name
 
 _CREATE_ATTEMPTS = 16
 _PLENTY = 64 << 20  # bytes; to write as much takes longer than to forget what was removed

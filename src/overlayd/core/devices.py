@@ -21,7 +21,12 @@ class Devices:
         self.in_memory: set[int] = set()
         """Those that hold their files in memory: reading them never waits for a device."""
         self._held: frozenset[int] = frozenset()
-        self._plain: frozenset[int] = frozenset()
+        self.plain: frozenset[int] = frozenset()
+        """Those of sources, of which what they say of their objects is simply true.
+
+        One is not among them before that was found out; for sources it does not change.
+        """
+        self._own: int | None = None
         self._overlays: set[int] = set()
         self._no_birth: set[int] = set()
         self._seen: set[int] = set()
@@ -33,12 +38,15 @@ class Devices:
         self._held = frozenset(devices)
         self._sort_out()
 
-    def is_plain(self, device: int) -> bool:
-        """Whether *device* is a source's, and what it says of its objects is simply true.
+    @property
+    def own(self) -> int | None:
+        """The mount's own, once it exists."""
+        return self._own
 
-        False where that has not been found out yet; for sources it does not change.
-        """
-        return device in self._plain
+    @own.setter
+    def own(self, device: int | None) -> None:
+        self._own = device
+        self._sort_out()
 
     def may_block(self, status: fs.HostStat) -> bool:
         """Whether the file system of *status* may keep a caller waiting."""
@@ -74,7 +82,7 @@ class Devices:
         self._sort_out()
 
     def _sort_out(self) -> None:
-        self._plain = (self._held & self._seen) - self.blocking - self._no_birth
+        self.plain = (self._held & self._seen) - self.blocking - self._no_birth - {self._own}
 
 
 def _copies_up(mount: Mount | None) -> bool:

@@ -1,8 +1,6 @@
 """Why a guest path is what it is: for `overlayd explain`."""
 
-import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass
 
 from overlayd.core.access import Access, Held
@@ -91,10 +89,7 @@ def explain(
 def _host_path(mount: Attachment) -> str:
     """The source's path; where it was given as a relative one, where it lies now."""
     host = mount.preopen.host
-    if not host.startswith("/"):
-        with suppress(OSError):  # longer than PATH_MAX
-            return os.fsdecode(fs.present_path(mount.fd))
-    return host
+    return host if host.startswith("/") else mount.source.present_host()
 
 
 class _Walker:

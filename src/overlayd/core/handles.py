@@ -100,18 +100,20 @@ class HandleTable:
     def __iter__(self) -> Iterator[Handle]:
         return iter(list(self._by_number.values()))
 
-    def on(self, node: Node) -> Iterator[Handle]:
-        """The handles open on *node*."""
-        for number in tuple(node.handles or ()):
-            handle = self._by_number.get(number)
-            if handle is not None:
-                yield handle
+    def descriptor_on(self, node: Node) -> Fd | None:
+        """What one handle on *node* is open on, however many there are; None where none is."""
+        with self._lock:
+            for number in node.handles or ():
+                fd = self._by_number[number].fd
+                if fd is not None:
+                    return fd
+        return None
 
     def move(self, node: Node, other: Node) -> None:
         """Let what is open on *node* be open on *other* instead."""
         with self._lock:
-            for handle in self.on(node):
-                handle.node = other
+            for number in node.handles or ():
+                self._by_number[number].node = other
             node.handles, other.handles = None, node.handles
 
     def close(self, number: int) -> Handle:

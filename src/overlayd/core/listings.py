@@ -12,7 +12,8 @@ from typing import NamedTuple
 from overlayd.core.attributes import Attributes
 from overlayd.core.names import Names
 from overlayd.core.namespace import Namespace, Where
-from overlayd.core.nodes import LINK, Node
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import LINK
 from overlayd.core.types import Attrs, WouldBlock
 from overlayd.host import fs
 

@@ -2,19 +2,21 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 from overlayd.core.access import Access, Held
 from overlayd.core.attributes import Attributes
-from overlayd.core.namespace import Found, Namespace, Where, check_name
-from overlayd.core.nodes import Node, NodeKey
+from overlayd.core.namespace import Found, Namespace, Where
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import NodeKey
 from overlayd.core.types import Attrs
 from overlayd.errors import ebusy, eexist, einval, erofs, estale, exdev
 from overlayd.host import fs
 from overlayd.host.credentials import Caller
+from overlayd.table.guest_path import check_name
 
 
 class Renamed(NamedTuple):
@@ -190,7 +192,8 @@ class Names:
         directory = space.nodes.get(parent)
         check_name(name)
         where = space.where(directory)
-        with self._victim(directory, where, name) as victim:
+        victim = self._find_victim(directory, where, name, goes=True)
+        try:
             if where.fd is not None:
                 held = Held(directory, where.fd)
                 self._access.permit(operation, caller, parent=held, inode=victim.held or held)
@@ -198,6 +201,8 @@ class Names:
             with space.credentials.acting_as(caller):
                 remove(fd, name)
             self._bury(victim, directory, name)
+        finally:
+            self._let_go(victim)
 
     def _movable(self, where: Where, name: bytes, victim: "_Victim") -> fs.Fd:
         """The descriptor of *where*, unless something holds *name* in place.
@@ -213,34 +218,31 @@ class Names:
             raise erofs()
         return where.fd
 
-    @contextmanager
-    def _victim(self, directory: Node, where: Where, name: bytes) -> Iterator["_Victim"]:
-        """What *name* is before it is removed or moved; a node made for it alone goes again."""
-        victim = self._find_victim(directory, where, name)
-        try:
-            yield victim
-        finally:
-            if victim.node is not None:
-                self._namespace.nodes.discard_if_unused(victim.node)
+    def _find_victim(self, directory: Node, where: Where, name: bytes, *, goes: bool) -> "_Victim":
+        """What *name* is before it is moved or, where it *goes*, loses this name.
 
-    def _find_victim(self, directory: Node, where: Where, name: bytes) -> "_Victim":
-        """What *name* is, held if that may be its last known name."""
+        Directories are held, to be judged; what goes is, for whoever still looks at it.
+        """
         space = self._namespace
         try:
-            found = space.child(where, name)
+            found, fd = space.hold(where, name) if goes else (space.child(where, name), None)
         except FileNotFoundError:
-            return _Victim(None, None, None)
+            return _NOTHING
         if found.status is None or found.position is not None:
             return _Victim(found, None, None)
         if found.status.is_dir:
             node = space.adopt(directory, name, found)
-            return _Victim(found, node, space.open_path(node))
+            return _Victim(found, node, fd or space.open_path(node))
         known = space.known(directory, name, found)
-        fd = None
-        if known is not None and len(known.places) == 1:
-            with suppress(OSError):  # nothing depends on holding it but whoever still looks at it
+        if goes and fd is None and known is not None and known.other_places is None:
+            with suppress(OSError):
                 fd = space.open_path(known)
         return _Victim(found, known, fd)
+
+    def _let_go(self, victim: "_Victim") -> None:
+        """Drop the node, if it was made for this alone."""
+        if victim.node is not None and not victim.node.lookups:
+            self._namespace.nodes.discard_if_unused(victim.node)
 
     def _bury(self, victim: "_Victim", directory: Node, name: bytes) -> None:
         """Bring the tables in line with a name that is gone."""
@@ -267,10 +269,11 @@ class Names:
         new = old if new_dir is old_dir else space.where(new_dir)
         if old.mount != new.mount:
             raise exdev()
-        with (
-            self._victim(old_dir, old, name) as moved,
-            self._victim(new_dir, new, new_name) as replaced,
-        ):
+        moved = self._find_victim(old_dir, old, name, goes=False)
+        replaced = _NOTHING
+        try:
+            goes = flags != fs.RENAME_EXCHANGE
+            replaced = self._find_victim(new_dir, new, new_name, goes=goes)
             if old.fd is not None and new.fd is not None:
                 self._permit_rename(
                     Held(old_dir, old.fd), Held(new_dir, new.fd), (moved, replaced), caller
@@ -280,8 +283,10 @@ class Names:
             with space.credentials.acting_as(caller):
                 fs.rename(old_fd, name, new_fd, new_name, flags)
             self._note_rename(moved, replaced, (old_dir, name), (new_dir, new_name), flags)
-            exchanged = replaced.number if flags == fs.RENAME_EXCHANGE else None
-            return Renamed(moved.number, exchanged)
+            return Renamed(moved.number, None if goes else replaced.number)
+        finally:
+            self._let_go(moved)
+            self._let_go(replaced)
 
     def _permit_rename(
         self, old: Held, new: Held, victims: tuple["_Victim", "_Victim"], caller: Caller
@@ -313,9 +318,7 @@ class Names:
         if node.file_type == stat.S_IFLNK and old[0] is not new[0]:
             assert node.key is not None
             nodes.rekey(node, NodeKey(node.key.dev, node.key.ino, -new[0].number))
-        nodes.place(node, *new)
-        if node.file_type != stat.S_IFDIR:
-            nodes.displace(node, *old)
+        nodes.carry(node, old, new)
 
 
 _Name = tuple[Node, bytes]
@@ -347,3 +350,6 @@ class _Victim(NamedTuple):
         if mine is None or theirs is None:
             return False
         return (mine.dev, mine.ino) == (theirs.dev, theirs.ino)
+
+
+_NOTHING = _Victim(None, None, None)

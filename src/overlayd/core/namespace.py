@@ -10,19 +10,21 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 
-from overlayd.core.assembly import Assembly, Attachment, Position, Survey, assemble
+from overlayd.core.assembly import Assembly, Attachment, Position, Survey, assemble, provider
 from overlayd.core.descriptors import DescriptorCache
 from overlayd.core.devices import Devices
 from overlayd.core.handles import Handle, HandleTable
-from overlayd.core.nodes import Node, NodeKey, NodeTable, Place
+from overlayd.core.nodes import Node, NodeTable, Place, provider_of
+from overlayd.core.numbers import DIRECTORY, key_of
 from overlayd.core.types import Rules, WouldBlock
-from overlayd.errors import einval, enametoolong, enoent, enotdir, estale
+from overlayd.errors import enoent, enotdir, estale
 from overlayd.host import fs
 from overlayd.host.credentials import Credentials
 from overlayd.host.quiet import QuietMounts
-from overlayd.table.guest_path import NAME_MAX, GuestPath
+from overlayd.table.guest_path import GuestPath, check_name
 
 
 class Where(NamedTuple):
@@ -61,8 +63,6 @@ class Namespace:
         self.handles = HandleTable()
         self.cache = DescriptorCache(descriptors)
         self.credentials = Credentials()
-        self.own_device: int | None = None
-        """The device number of this very mount, once it exists: never asked for anything."""
         self._devices = Devices()
         self.quiet = QuietMounts()
         self._patience = _Patience()
@@ -71,6 +71,15 @@ class Namespace:
         self.synthetic_status = fs.HostStat(
             *(0, 0, 0, 0), stat.S_IFDIR | 0o555, 2, *(0, 0, 0, 0, 0), 4096, now, now, now
         )
+
+    @property
+    def own_device(self) -> int | None:
+        """The device number of this very mount, once it exists: never asked for anything."""
+        return self._devices.own
+
+    @own_device.setter
+    def own_device(self, device: int | None) -> None:
+        self._devices.own = device
 
     def use(self, assembly: Assembly) -> None:
         """Go by *assembly* from now on; see `remount` for what is known already."""
@@ -98,21 +107,45 @@ class Namespace:
         wait for it: its status is what the host's kernel knows, for which object it is.
         """
         position = where.position.children.get(name) if where.position is not None else None
-        if position is not None and position.mount is not None:
+        if position is not None:
+            return self._child_at(position, where, name)
+        if where.fd is None:
+            raise enoent()
+        status = fs.stat_child(where.fd, name)
+        if status.dev not in self._devices.plain:
+            status = self._look_again(where.fd, name, status)
+            if self._is_overlay(status):
+                return Found(None, None, None, None)
+        return Found(None, where.mount, status, None)
+
+    def _child_at(self, position: Position, where: Where, name: bytes) -> Found:
+        if position.mount is not None:
             source = position.mount.fd
             return Found(position, position.mount, self._unasked_status(source), source)
-        status = self._host_child(where, name)
-        if position is None and status is not None and self._is_plain(status):
-            return Found(None, where.mount, status, None)
-        if position is not None:
-            if status is None or not status.is_dir or self._is_overlay(status):
-                return Found(position, None, None, None)
-            return Found(position, where.mount, status, None)
-        if status is None:
-            raise enoent()
-        if self._is_overlay(status):
-            return Found(None, None, None, None)
-        return Found(None, where.mount, status, None)
+        status = None
+        if where.fd is not None:
+            with suppress(FileNotFoundError):
+                status = self._look_again(where.fd, name, fs.stat_child(where.fd, name))
+        if status is None or not status.is_dir or self._is_overlay(status):
+            return Found(position, None, None, None)
+        return Found(position, where.mount, status, None)
+
+    def hold(self, where: Where, name: bytes) -> tuple[Found, fs.Fd | None]:
+        """What `child` tells of *name*, and the very object, where that is a local source's.
+
+        Without a descriptor, too, where there is none to be had: names can be removed all the same.
+        """
+        is_local = where.mount is not None and where.mount.stat.dev in self._devices.plain
+        if where.fd is not None and is_local and not self.is_reserved(where, name):
+            try:
+                fd, status = self.cache.opening(partial(fs.hold_child, where.fd, name))
+            except FileNotFoundError:
+                raise
+            except OSError:
+                return self.child(where, name), None
+            if status.dev in self._devices.plain:
+                return Found(None, where.mount, status, None), fd
+        return self.child(where, name), None
 
     def names(self, where: Where, host_names: Sequence[bytes]) -> list[bytes]:
         """The names in a directory whose source holds *host_names*; each once."""
@@ -133,31 +166,22 @@ class Namespace:
         """Whether *name* is a mount point or lies above one: nobody moves or removes it."""
         return where.position is not None and name in where.position.children
 
-    def _host_child(self, where: Where, name: bytes) -> fs.HostStat | None:
-        if where.fd is None:
-            return None
-        try:
-            status = fs.stat_child(where.fd, name)
-        except FileNotFoundError:
-            return None
-        if self._is_plain(status) or status.dev == self.own_device:
+    def _look_again(self, fd: fs.Fd, name: bytes, status: fs.HostStat) -> fs.HostStat:
+        """What *name* in *fd* is, of which *status* is what the host's kernel knows."""
+        device = status.dev
+        if device in self._devices.plain or device == self.own_device:
             return status
         may_block = self._devices.may_block(status)
         if may_block and not self._is_overlay(status):
             if status.is_dir and not self.is_patient():  # the root of a mount: see `child`
                 return self._devices.trim(status)
-            self.consent_to_wait(status.dev)
-            status = fs.stat_child(where.fd, name, fresh=True)
+            self.consent_to_wait(device)
+            status = fs.stat_child(fd, name, fresh=True)
         return self._devices.trim(status)
 
-    def _is_plain(self, status: fs.HostStat) -> bool:
-        """Whether *status* needs no second look: that of a source's file system that is local."""
-        return status.dev != self.own_device and self._devices.is_plain(status.dev)
-
     def is_plain(self, node: Node) -> bool:
-        """Whether the same holds for what lies on the file system of *node*."""
-        key = node.key
-        return key is not None and key.dev != self.own_device and self._devices.is_plain(key.dev)
+        """Whether the file system *node* lies on is a source's, and local: one look is enough."""
+        return node.key is not None and node.key.dev in self._devices.plain
 
     def _is_overlay(self, status: fs.HostStat) -> bool:
         return status.dev == self.own_device or self._devices.is_found_overlay(status)
@@ -184,7 +208,8 @@ class Namespace:
 
     def consent_to_reach(self, node: Node) -> None:
         """Raise WouldBlock where *node* may keep this thread waiting and it may not wait."""
-        if node.key is not None and node.key.dev in self._devices.blocking:
+        blocking = self._devices.blocking
+        if blocking and node.key is not None and node.key.dev in blocking:
             self.consent_to_wait(node.key.dev)
 
     def consent_to_enter(self, status: fs.HostStat) -> None:
@@ -216,12 +241,7 @@ class Namespace:
             mounts = self.mounts_of(node)
             if any(mount is not mounts[0] for mount in mounts):
                 return True
-        if node.file_type == stat.S_IFDIR:
-            mount = node.mount
-        elif (parent := node.parent) is None:
-            return False
-        else:
-            mount = provider(parent.position, parent.mount, node.name)
+        mount = provider_of(node)
         return mount is not None and mount.overlaps
 
     def is_open_on(self, handle: Handle) -> bool:
@@ -231,7 +251,7 @@ class Namespace:
     def status(self, fd: fs.Fd) -> fs.HostStat:
         """Status of an opened host object, asked of its server if it has one."""
         status = fs.stat_fd(fd)
-        if self._devices.is_plain(status.dev):
+        if status.dev in self._devices.plain:
             return status
         if self._devices.may_block(status):
             self.consent_to_wait(status.dev)
@@ -252,30 +272,27 @@ class Namespace:
 
     def adopt(self, parent: Node, name: bytes, found: Found) -> Node:
         """The node for *found*, seen as *name* in *parent*; not yet lent."""
-        status = found.status
-        if found.position is not None and (status is None or status.is_dir):
-            node = self.nodes.obtain_position(found.position, found.mount)
+        position, mount, status, _ = found
+        if status is not None and (position is None or not status.is_dir):
+            node = self.nodes.obtain(key_of(parent.number, mount, status), status, mount)
+        elif position is not None:
+            node = self.nodes.obtain_position(position, mount)
             self._set_backing(node, found)
-        elif status is None:
-            node = self.nodes.obtain_empty(parent, name)
         else:
-            mount = found.mount if status.is_dir else None
-            node = self.nodes.obtain(_key(parent, found.mount, status), status, mount)
+            node = self.nodes.obtain_empty(parent, name)
         self.nodes.place(node, parent, name)
         return node
 
     def adopt_opened(self, parent: Node, name: bytes, fd: fs.Fd) -> tuple[Node, fs.HostStat]:
         """The node for a file just created and opened as *name* in *parent*; not yet lent."""
         status = self.status(fd)
-        node = self.nodes.obtain(_key(parent, parent.mount, status), status, None)
-        self.nodes.place(node, parent, name)
-        return node, status
+        return self.adopt(parent, name, Found(None, parent.mount, status, None)), status
 
     def known(self, parent: Node, name: bytes, found: Found) -> Node | None:
         """The node for *found*, if the kernel may already know it."""
         if found.status is None or found.position is not None:
             return None
-        return self.nodes.find(_key(parent, found.mount, found.status))
+        return self.nodes.find(key_of(parent.number, found.mount, found.status))
 
     def back(self, node: Node) -> None:
         """Note what is attached at the position where *node* is."""
@@ -288,7 +305,7 @@ class Namespace:
         """Note which host directory now is behind a position of the mount tree, if one is."""
         key = None
         if found.status is not None:
-            key = _key(node, found.mount, found.status)
+            key = key_of(node.number, found.mount, found.status)
         if key != node.key:
             self.cache.drop(node)
             node.key = key
@@ -301,15 +318,13 @@ class Namespace:
         """*node*, a directory, as a place to look names up in. Raises ESTALE, ENOTDIR."""
         if node.file_type != stat.S_IFDIR:
             raise enotdir()
-        position = node.position
+        position, mount = node.position, node.mount
         if position is not None and position.mount is not None:
             mount = position.mount
             if mount.stat.dev in self._devices.blocking:
                 self.consent_to_wait(mount.stat.dev)
             return Where(position, mount, mount.fd)
-        if node.mount is None:
-            return Where(position, None, None)
-        return Where(position, node.mount, self._directory(node))
+        return Where(position, mount, None if mount is None else self._directory(node))
 
     def status_of(self, node: Node) -> fs.HostStat | None:
         """Present status of *node*, None for a synthetic directory. Raises ESTALE."""
@@ -337,26 +352,31 @@ class Namespace:
     def _directory(self, node: Node) -> fs.Fd:
         """The descriptor of a host directory, opened again from its parents where need be."""
         self.consent_to_reach(node)
-        chain: list[Node] = []
-        at = node
+        if (fd := self._open_already(node)) is not None:
+            return fd
+        chain = [node]
         while True:
-            if at.mount is None or at.mount.gone:
+            at = chain[-1].parent
+            if at is None:
                 raise estale()
-            if at.position is not None and at.position.mount is not None:
-                fd: fs.Fd | None = at.position.mount.fd
-            else:
-                fd = self.cache.get(at)
+            fd = self._open_already(at)
             if fd is not None:
                 break
-            if at.parent is None:
-                raise estale()
             chain.append(at)
-            at = at.parent
         while chain:
             at = chain.pop()
             fd = self._open_directory(at, fd)
             self.cache.put(at, fd)
         return fd
+
+    def _open_already(self, node: Node) -> fs.Fd | None:
+        """The descriptor of a host directory, if it is at hand. Raises ESTALE."""
+        mount, position = node.mount, node.position
+        if mount is None or mount.gone:
+            raise estale()
+        if position is not None and position.mount is not None:
+            return position.mount.fd
+        return self.cache.get(node)
 
     def _open_directory(self, node: Node, parent: fs.Fd) -> fs.Fd:
         try:
@@ -371,32 +391,31 @@ class Namespace:
 
     def _held_open(self, node: Node) -> fs.Fd:
         """What a guest has open of *node*. Raises ESTALE where none has."""
-        for handle in self.handles.on(node):
-            if handle.fd is not None:
-                return handle.fd
-        raise estale()
+        fd = self.handles.descriptor_on(node)
+        if fd is None:
+            raise estale()
+        return fd
 
     def _open_checked(self, node: Node, parent: fs.Fd, name: bytes) -> fs.Fd:
         """Open *name* and make sure that it still is *node*; raises ESTALE where it is not."""
-        fd = self.cache.opening(lambda: fs.open_child(parent, name))
-        status = fs.stat_fd(fd)  # as the host's kernel knows it: whatever it is, nobody is asked
+        # As the host's kernel knows it: whatever it is, nobody is asked.
+        fd, status = self.cache.opening(partial(fs.hold_child, parent, name))
         if node.key is None or (status.dev, status.ino) != node.key[:2]:
             raise estale()
-        if not self._devices.is_plain(status.dev):
+        if status.dev not in self._devices.plain:
             status = self.status(fd)
         if not _is(node, status):
             raise estale()
         return fd
 
     def _open_file(self, node: Node) -> fs.Fd:
-        if node.handles:
-            for handle in self.handles.on(node):
-                if handle.fd is not None:
-                    return handle.fd
+        if node.handles and (fd := self.handles.descriptor_on(node)) is not None:
+            return fd
         self.consent_to_reach(node)
         parent = node.parent
-        if parent is not None and node.other_places is None and parent.position is None:
-            # Nothing hides a name there: what it opens needs to be checked, and nothing before.
+        decided = parent.position.children if parent and parent.position else ()
+        if parent is not None and node.other_places is None and node.name not in decided:
+            # Nothing hides the name: what it opens needs to be checked, and nothing before.
             with suppress(OSError):
                 return self._open_checked(node, self._directory(parent), node.name)
         for place in node.places:
@@ -415,10 +434,8 @@ class Namespace:
         return pinned
 
     def _file_status(self, node: Node) -> fs.HostStat:
-        if node.handles:
-            for handle in self.handles.on(node):
-                if handle.fd is not None:
-                    return self.status(handle.fd)
+        if node.handles and (fd := self.handles.descriptor_on(node)) is not None:
+            return self.status(fd)
         if node.other_places is None and node.parent is not None:
             try:
                 found = self.child(self.where(node.parent), node.name)
@@ -452,38 +469,11 @@ class Namespace:
 
         A directory has one; a file attached by itself is a mount of its own.
         """
-        if node.file_type == stat.S_IFDIR:
+        if node.file_type == DIRECTORY:
             return [node.mount]
         if node.other_places is None:
-            parent = node.parent
-            if parent is None:
-                return []
-            return [provider(parent.position, parent.mount, node.name)]
+            return [] if node.parent is None else [provider_of(node)]
         return [provider(parent.position, parent.mount, name) for parent, name in node.places]
-
-
-def provider(position: Position | None, mount: Attachment | None, name: bytes) -> Attachment | None:
-    """What provides *name* in a directory at *position*, if at one, that *mount* provides."""
-    below = position.children.get(name) if position is not None else None
-    return below.mount if below is not None else mount
-
-
-def check_name(name: bytes) -> None:
-    """Refuse what no directory entry can be called; the kernel's own limit for FUSE is 1024."""
-    if len(name) > NAME_MAX:
-        raise enametoolong()
-    if b"/" in name or b"\0" in name or name in (b"", b".", b".."):
-        raise einval()
-
-
-def _key(parent: Node, mount: Attachment | None, status: fs.HostStat) -> NodeKey:
-    file_type = status.file_type
-    if file_type == stat.S_IFDIR:
-        assert mount is not None
-        return NodeKey(status.dev, status.ino, mount.seed, status.mount_id)
-    if file_type == stat.S_IFLNK:
-        return NodeKey(status.dev, status.ino, -parent.number)
-    return NodeKey(status.dev, status.ino)
 
 
 def _is(node: Node, status: fs.HostStat) -> bool:

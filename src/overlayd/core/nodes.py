@@ -15,34 +15,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from overlayd.core.assembly import Attachment, Position, path_seed
-from overlayd.core.numbers import ROOT_NUMBER, following, origin, scramble, spread
+from overlayd.core.assembly import Attachment, Position, provider
+from overlayd.core.numbers import (
+    DIRECTORY,
+    LINK,
+    ROOT_NUMBER,
+    TYPE,
+    NodeKey,
+    following,
+    natural_number,
+    origin,
+    path_number,
+    spread,
+)
 from overlayd.errors import eloop, estale
 from overlayd.host.fs import HostStat
 from overlayd.table.guest_path import GuestPath
-
-DIRECTORY = 0o040000
-"""S_IFDIR, the file type of a directory."""
-LINK = 0o120000
-"""S_IFLNK, the file type of a symbolic link."""
-
-_TYPE = 0o170000  # S_IFMT(mode)
-
-
-class NodeKey(NamedTuple):
-    """What makes two host objects one node.
-
-    A file is one node under all its names, so only (dev, ino) count. A directory is one node for
-    each mount that shows it, since the kernel cannot give one directory two parents; the host's
-    mount id tells apart a directory and a bind mount of it inside one source. What a symbolic link
-    says depends on the directory it lies in, so that directory's number is part of its key.
-    """
-
-    dev: int
-    ino: int
-    scope: int = 0
-    """For directories the mount's seed; for symbolic links minus the parent's number."""
-    host_mount: int = 0
 
 
 class Place(NamedTuple):
@@ -174,7 +162,7 @@ class NodeTable:
 
     def find(self, key: NodeKey) -> Node | None:
         """The node for a host object, if the kernel may know it."""
-        return self._find(key, _natural_number(key))
+        return self._find(key, natural_number(key))
 
     def _find(self, key: NodeKey, natural: int) -> Node | None:
         node = self._by_number.get(natural)
@@ -188,7 +176,10 @@ class NodeTable:
         A key whose inode number was given to a new object in the meantime yields a new node, and
         the old one answers ESTALE from then on.
         """
-        natural = _natural_number(key)
+        natural = natural_number(key)
+        node = self._find(key, natural)
+        if node is not None and _is_same(node, status):
+            return node
         with self._lock:
             return self._obtain(key, natural, status, mount)
 
@@ -215,7 +206,7 @@ class NodeTable:
                     nodes.append(None)
                     continue
                 _, ino, host_mount, birth_ns, mode = status[:5]
-                file_type = mode & _TYPE
+                file_type = mode & TYPE
                 if file_type == DIRECTORY:
                     natural, key = spread(ino, of_directories), (own_dev, ino, seed, host_mount)
                 else:
@@ -268,7 +259,7 @@ class NodeTable:
             if node is None:
                 if position.gone:
                     raise estale()
-                number = _path_number(position.path)
+                number = path_number(position.path)
                 while number in self._by_number:
                     number = following(number)
                 node = Node(number, None, DIRECTORY, mount, position)
@@ -278,7 +269,7 @@ class NodeTable:
     def obtain_empty(self, parent: Node, name: bytes) -> Node:
         """The empty directory that stands where overlayd's own target lies in a source."""
         with self._lock:
-            number = _path_number((b"%d" % parent.number, b"", name))
+            number = path_number((b"%d" % parent.number, b"", name))
             node = self._by_number.get(number)
             while node is not None and (node.parent, node.name) != (parent, name):
                 number = following(number)
@@ -295,7 +286,10 @@ class NodeTable:
         put in again then, or whatever has taken its number meanwhile is lent in its place.
         """
         with self._lock:
-            self._lend(node, count)
+            if self._by_number.get(node.number) is node:
+                node.lookups += count
+            else:
+                self._lend(node, count)
 
     def lend_listed(self, taken: Iterable[Node], refused: Iterable[Node]) -> None:
         """Hand a reference to each of *taken* over; drop those of *refused* that nobody uses."""
@@ -374,16 +368,35 @@ class NodeTable:
     def displace(self, node: Node, parent: Node, name: bytes) -> bool:
         """Note that *node* is no longer *name* in *parent*; whether no name of it is left."""
         with self._lock:
+            return self._displace(node, parent, name)
+
+    def _displace(self, node: Node, parent: Node, name: bytes) -> bool:
+        if node.other_places is not None or node.parent is not parent or node.name != name:
             left = [p for p in node.places if p.parent is not parent or p.name != name]
             if left:
                 node.parent, node.name = left[0]
                 node.other_places = left[1:] or None
                 return False
-            # The parent of a removed directory still answers for its `..`.
-            if node.file_type != DIRECTORY:
-                node.parent, node.name = None, b""
-            node.other_places = None
-            return True
+        # The parent of a removed directory still answers for its `..`.
+        if node.file_type != DIRECTORY:
+            node.parent, node.name = None, b""
+        node.other_places = None
+        return True
+
+    def carry(self, node: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
+        """Note that *node* was moved from *old*, a parent and a name there, to *new*.
+
+        Raises ELOOP.
+        """
+        with self._lock:
+            is_file = node.file_type != DIRECTORY
+            if is_file and node.other_places is None and (node.parent, node.name) == old:
+                node.parent, node.name = new
+                return
+            if (node.parent, node.name) != new:
+                self._place(node, *new)
+            if is_file:
+                self._displace(node, *old)
 
     def rekey(self, node: Node, key: NodeKey) -> None:
         """Give *node* another key and leave its number: a symbolic link changed its directory."""
@@ -433,7 +446,7 @@ class NodeTable:
     # -- inside ---------------------------------------------------------------------------------
 
     def _note_displaced(self, node: Node, key: NodeKey) -> None:
-        if node.number != _natural_number(key):
+        if node.number != natural_number(key):
             self._displaced[key] = node
 
     def _unkey(self, node: Node) -> None:
@@ -454,6 +467,18 @@ class NodeTable:
         return node
 
 
+def provider_of(node: Node) -> Attachment | None:
+    """The preopen that provides *node* under its newest name, None for the synthetic."""
+    if node.file_type == DIRECTORY:
+        return node.mount
+    parent = node.parent
+    if parent is None:  # removed while it is open
+        return None
+    if parent.position is None:
+        return parent.mount
+    return provider(parent.position, parent.mount, node.name)
+
+
 def _is_same(node: Node, status: HostStat) -> bool:
     """Whether the inode number still means what it meant: numbers are used again."""
     return node.file_type == status.file_type and node.birth_ns == status.birth_ns
@@ -470,12 +495,3 @@ def _refuse_circle(node: Node, parent: Node) -> None:
         if at is node:
             raise eloop()
         at = at.parent
-
-
-def _natural_number(key: NodeKey) -> int:
-    scope = key.scope
-    return scramble(scope if scope > 0 else 0, key.dev, key.ino)
-
-
-def _path_number(path: tuple[bytes, ...]) -> int:
-    return scramble(path_seed(b"path", path), 0, 0)

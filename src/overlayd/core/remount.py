@@ -10,9 +10,10 @@ they have open.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from overlayd.core.assembly import Assembly, Attachment, Position
-from overlayd.core.namespace import Namespace, provider
-from overlayd.core.nodes import DIRECTORY, Node
+from overlayd.core.assembly import Assembly, Attachment, Position, provider
+from overlayd.core.namespace import Namespace
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import DIRECTORY
 from overlayd.table.guest_path import GuestPath
 
 

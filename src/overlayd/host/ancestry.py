@@ -10,11 +10,18 @@ system has above the directory that is mounted; from where that matters, nothing
 
 import errno
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from overlayd.host import fs
-from overlayd.host.mounts import LOCAL_TYPES, Mount, MountSnapshot, split
+from overlayd.host.mounts import (
+    LOCAL_TYPES,
+    Components,
+    Mount,
+    MountSnapshot,
+    components_below,
+    split,
+)
 
 Identity = tuple[int, int]
 """(dev, ino) of a host object."""
@@ -22,7 +29,8 @@ Identity = tuple[int, int]
 _STEPS = 1024
 """Higher up is not looked: the path of that many `..` nears PATH_MAX."""
 
-_UP = tuple(b"/".join([b".."] * steps) for steps in range(_STEPS))
+_UP = b"../" * _STEPS
+"""Its beginnings lead up; one text, since all of them together take more than a megabyte."""
 
 
 def identities_above(directory: fs.Fd, steps: int) -> Iterator[Identity]:
@@ -36,8 +44,8 @@ def identities_above(directory: fs.Fd, steps: int) -> Iterator[Identity]:
     yield status.st_dev, status.st_ino
     if steps >= _STEPS:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-    for up in _UP[1 : steps + 1]:
-        status = os.stat(up, dir_fd=number)
+    for step in range(1, steps + 1):
+        status = os.stat(_UP[: 3 * step - 1], dir_fd=number)
         yield status.st_dev, status.st_ino
 
 
@@ -58,7 +66,7 @@ class Slopes:
         self._mounts = mounts
         self._known: dict[int, Slope | None] = {}
         self._by_device: dict[int, list[Mount]] = {}
-        self._foreign_points: set[tuple[bytes, ...]] = set()
+        self._foreign_points: set[Components] = set()
         for mount in mounts.by_id.values():
             self._by_device.setdefault(mount.dev, []).append(mount)
             if mount.fs_type not in LOCAL_TYPES:
@@ -80,7 +88,7 @@ class Slopes:
         others = [other for other in self._by_device[mount.dev] if other is not mount]
         roots = set()
         for other in others:
-            if _is_above(other.root, mount.root):
+            if components_below(mount.root, other.root):  # what is above us there has two places
                 return None
             identity = self._root_of(other)
             if identity is None:
@@ -102,10 +110,3 @@ class Slopes:
         except OSError:
             return None
         return (status.dev, status.ino) if status.mount_id == mount.mount_id else None
-
-
-def _is_above(root: bytes, other: bytes) -> bool:
-    """Whether *root* is truly above *other*, both being paths in one file system."""
-    above: Sequence[bytes] = split(root)
-    below = split(other)
-    return len(above) < len(below) and below[: len(above)] == above

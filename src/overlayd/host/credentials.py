@@ -8,8 +8,8 @@ id cannot be taken on, the operation does not happen.
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 from overlayd.host import libc
@@ -51,28 +51,52 @@ class Credentials:
 
     @contextmanager
     def _switched(self, caller: Caller, groups: tuple[int, ...] | None) -> Iterator[None]:
+        if groups == self._groups:
+            groups = None
         try:
-            if groups is not None:
-                libc.set_thread_groups(groups)
-            libc.setfsgid(caller.gid)
-            libc.setfsuid(caller.uid)
-            if (libc.setfsuid(_QUERY), libc.setfsgid(_QUERY)) != (caller.uid, caller.gid):
-                raise OSError(errno.EPERM, "the caller's file system ids could not be taken on")
+            _take_on(caller.uid, caller.gid, groups)
             yield
         finally:
-            libc.setfsuid(self._uid)
-            libc.setfsgid(self._gid)
-            if groups is not None:
-                libc.set_thread_groups(self._groups)
+            _take_on(self._uid, self._gid, None if groups is None else self._groups)
+
+
+def _take_on_by_ctypes(uid: int, gid: int, groups: tuple[int, ...] | None) -> None:
+    """Give this thread file system ids, and groups unless None; all that can be given is.
+
+    Raises OSError where any could not.
+    """
+    error = None
+    if groups is not None:
+        try:
+            libc.set_thread_groups(groups)
+        except OSError as refused:
+            error = refused
+    libc.setfsgid(gid)
+    libc.setfsuid(uid)
+    if (libc.setfsuid(_QUERY), libc.setfsgid(_QUERY)) != (uid, gid):
+        error = error or OSError(errno.EPERM, os.strerror(errno.EPERM))
+    if error is not None:
+        raise error
+
+
+_take_on: Callable[[int, int, tuple[int, ...] | None], None] = _take_on_by_ctypes
+with suppress(ImportError):  # it could not be built
+    from overlayd.host import _calls
+
+    _take_on = _calls.take_on
 
 
 def _groups_of(pid: int) -> tuple[int, ...]:
     """Supplementary groups of a thread, from proc(5); none where it cannot be seen."""
     try:
-        with open(f"/proc/{pid}/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"Groups:"):
-                    return tuple(int(word) for word in line.split()[1:])
+        number = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = b""
+            while piece := os.read(number, 1 << 16):
+                text += piece
+        finally:
+            os.close(number)
+        _, _, rest = text.partition(b"\nGroups:")
+        return tuple(map(int, rest[: rest.find(b"\n")].split()))
     except (OSError, ValueError):
-        pass
-    return ()
+        return ()

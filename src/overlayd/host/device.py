@@ -8,10 +8,14 @@ _OWN = "/proc/self/fd"
 
 
 def find_session() -> int | None:
-    """The one descriptor of this process that is open on /dev/fuse, if it serves a mount."""
+    """The descriptor that this process itself has opened on /dev/fuse, if it serves a mount.
+
+    One that came through exec(2) is another's, which must not be told to forget what it knows.
+    """
     for name in os.listdir(_OWN):
         try:
-            if os.readlink(f"{_OWN}/{name}") == _DEVICE:
+            is_ours = not os.get_inheritable(int(name))
+            if is_ours and os.readlink(f"{_OWN}/{name}") == _DEVICE:
                 return int(name)
         except OSError:  # the listing's own descriptor
             continue

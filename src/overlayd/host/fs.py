@@ -28,6 +28,7 @@ RENAME_EXCHANGE = 2
 _STATX = struct.Struct("=IIQIIIHxxQQQQ qIxxxx qIxxxx qIxxxx qIxxxx IIII Q")
 _NANOSECONDS = 1_000_000_000
 _TYPE = 0o170000  # S_IFMT(mode) without a call
+_MODE = 0o177777  # the kernel's umode_t: what does not fit it means nothing
 
 
 class Fd:
@@ -121,6 +122,15 @@ def _statx_by_ctypes(directory: int, name: bytes, flags: int, _kind: type[HostSt
     return _unpack(libc.statx(directory, name, flags))
 
 
+def _hold_by_os(directory: int, name: bytes, kind: type[HostStat]) -> tuple[int, HostStat]:
+    number = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return number, _statx(number, b"", _STAT_FD | libc.AT_STATX_DONT_SYNC, kind)
+    except BaseException:
+        os.close(number)
+        raise
+
+
 def _statx_many_by_ctypes(
     directory: int, names: list[bytes], flags: int, kind: type[HostStat]
 ) -> list[HostStat | None]:
@@ -133,14 +143,16 @@ def _statx_many_by_ctypes(
     return answers
 
 
+_Hold = Callable[[int, bytes, type[HostStat]], tuple[int, HostStat]]
 _Statx = Callable[[int, bytes, int, type[HostStat]], HostStat]
 _StatxMany = Callable[[int, list[bytes], int, type[HostStat]], list[HostStat | None]]
 _statx: _Statx = _statx_by_ctypes
 _statx_many: _StatxMany = _statx_many_by_ctypes
+_hold: _Hold = _hold_by_os
 with suppress(ImportError):  # it could not be built
     from overlayd.host import _calls
 
-    _statx, _statx_many = _calls.statx, _calls.statx_many
+    _statx, _statx_many, _hold = _calls.statx, _calls.statx_many, _calls.hold
 
 
 def stat_child(directory: Fd, name: bytes, *, fresh: bool = False) -> HostStat:
@@ -173,6 +185,12 @@ def open_child(directory: Fd, name: bytes) -> Fd:
     """An O_PATH descriptor of *name* in *directory*: it pins the inode and allows nothing yet."""
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     return Fd(os.open(name, flags, dir_fd=directory.number))
+
+
+def hold_child(directory: Fd, name: bytes) -> tuple[Fd, HostStat]:
+    """The same with the status of what was opened, as `stat_fd` gives it."""
+    number, status = _hold(directory.number, name, HostStat)
+    return Fd(number), status
 
 
 def create_child(directory: Fd, name: bytes, flags: int, mode: int) -> Fd:
@@ -249,7 +267,7 @@ def make_dir(directory: Fd, name: bytes, mode: int) -> None:
 
 def make_node(directory: Fd, name: bytes, mode: int, device: int) -> None:
     """mknodat(2): a FIFO, socket, device or empty regular file, as the type in *mode* says."""
-    os.mknod(name, mode, device, dir_fd=directory.number)
+    os.mknod(name, mode & _MODE, device, dir_fd=directory.number)
 
 
 def make_symlink(directory: Fd, name: bytes, target: bytes) -> None:
@@ -275,7 +293,10 @@ def remove_dir(directory: Fd, name: bytes) -> None:
 
 def rename(old_dir: Fd, old: bytes, new_dir: Fd, new: bytes, flags: int) -> None:
     """renameat2(2); links are moved, never followed."""
-    libc.renameat2(old_dir.number, old, new_dir.number, new, flags)
+    if flags:
+        libc.renameat2(old_dir.number, old, new_dir.number, new, flags)
+    else:
+        os.rename(old, new, src_dir_fd=old_dir.number, dst_dir_fd=new_dir.number)
 
 
 def read_link(fd: Fd) -> bytes:

@@ -7,6 +7,7 @@ Each raises OSError with the errno the call left behind.
 import ctypes
 import os
 import platform
+import signal
 import sys
 
 AT_FDCWD = -100
@@ -32,6 +33,7 @@ _OPEN_TREE_CLONE = 1
 _MOUNT_ATTR_ATIME, _MOUNT_ATTR_NOATIME = 0x70, 0x10
 _HANDLE_HEAD, _HANDLE_BYTES = 8, 128
 
+_PR_SET_PDEATHSIG = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 CAP_SYS_RESOURCE = 24
 
@@ -178,6 +180,11 @@ def set_thread_groups(groups: tuple[int, ...]) -> None:
     array = (ctypes.c_uint * len(groups))(*groups)
     number = _SYS_SETGROUPS[platform.machine()]
     _check(_libc.syscall(_long(number), _long(len(groups)), array))
+
+
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends from now on (prctl(2), PR_SET_PDEATHSIG)."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, _long(signal.SIGKILL), _long(0), _long(0), _long(0)))
 
 
 def drop_capability(number: int) -> None:

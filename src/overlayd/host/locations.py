@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator, Sequence
 
 from overlayd.host import fs
-from overlayd.host.mounts import Mount, MountSnapshot, read_mounts
+from overlayd.host.mounts import Components, Mount, MountSnapshot, read_mounts, split
 from overlayd.host.sources import Source
 from overlayd.table.aliases import Location, Part, branch_at
+from overlayd.table.guest_path import GuestPath
 from overlayd.table.mount_tree import MountTable
 
 
@@ -64,10 +65,10 @@ class Locator:
         self,
         table: MountTable,
         index: int,
-        guest: tuple[bytes, ...],
+        guest: GuestPath,
         mount: Mount,
-        rest: tuple[bytes, ...],
-        below: list[tuple[Mount, tuple[bytes, ...]]],
+        rest: Components,
+        below: list[tuple[Mount, Components]],
     ) -> Iterator[Part]:
         """The part that a host mount below a source adds, unless the table masks its place."""
         at = guest + rest
@@ -76,10 +77,9 @@ class Locator:
             if branch is not None and branch.mount is not None:
                 return
         deeper = (r[len(rest) :] for _, r in below if len(r) > len(rest) and r[: len(rest)] == rest)
-        root = tuple(c for c in mount.root.split(b"/") if c)
         yield Part(
             preopen=index,
-            location=Location(mount.dev, root),
+            location=Location(mount.dev, split(mount.root)),
             guest=at,
             branch=branch_at(table, at),
             covered=frozenset(deeper),

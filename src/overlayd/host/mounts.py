@@ -26,8 +26,9 @@ LOCAL_TYPES = frozenset(
     ("bcachefs", "btrfs", "devtmpfs", "ext2", "ext3", "ext4", "f2fs", "ramfs", "rootfs", "tmpfs")
     + ("xfs",)
 )
-"""File systems that never wait for a server, and whose inode numbers are for life. On overlayfs a
-directory may get another one when it is first changed."""
+"""File systems that never wait for a server, and whose inode numbers are for life and the same in
+listings. On overlayfs a directory may get another one when it is first changed; there and on FUSE
+listings may tell other ones."""
 
 
 class Mount:
@@ -67,7 +68,7 @@ class Mount:
 
 
 Components = tuple[bytes, ...]
-"""Of a path."""
+"""Of a path, from the top down."""
 
 
 class MountSnapshot:
@@ -83,7 +84,7 @@ class MountSnapshot:
         devices = [m.dev for m in self.by_id.values() if m.fs_type not in _PSEUDO_TYPES]
         return len(devices) > len(set(devices))
 
-    def locate(self, path: bytes, mount_id: int) -> tuple[Mount, tuple[bytes, ...]] | None:
+    def locate(self, path: bytes, mount_id: int) -> tuple[Mount, Components] | None:
         """The mount with *mount_id*, and the place of host *path* inside its file system.
 
         None where the path does not lie in that mount as this process sees it.
@@ -94,7 +95,7 @@ class MountSnapshot:
         below = components_below(path, mount.mount_point)
         return None if below is None else (mount, split(mount.root) + below)
 
-    def below(self, path: bytes) -> list[tuple[Mount, tuple[bytes, ...]]]:
+    def below(self, path: bytes) -> list[tuple[Mount, Components]]:
         """The mounts strictly below host *path*, each with its mount point relative to it."""
         if not self._below:
             self._sort_by_path()
@@ -107,12 +108,12 @@ class MountSnapshot:
                 self._below.setdefault(point[:depth], []).append((mount, point[depth:]))
 
 
-def split(path: bytes) -> tuple[bytes, ...]:
+def split(path: bytes) -> Components:
     """The components of an absolute path."""
     return tuple(component for component in path.split(b"/") if component)
 
 
-def components_below(path: bytes, above: bytes) -> tuple[bytes, ...] | None:
+def components_below(path: bytes, above: bytes) -> Components | None:
     """What leads from *above* to *path*, component by component; None where it does not."""
     inner, outer = split(path), split(above)
     return inner[len(outer) :] if inner[: len(outer)] == outer else None
@@ -175,7 +176,7 @@ class MountChanges:
 
     @property
     def descriptor(self) -> int:
-        """Changes between `take` and the beginning of the wait for this may be missed."""
+        """It may miss changes between the end of one wait for it and the next one's start."""
         return self._epoll.fileno()
 
     def take(self) -> list[Mount]:

@@ -26,6 +26,13 @@ class Source:
     stat: fs.HostStat
     covers: Covered | None
 
+    def present_host(self) -> str:
+        """Its host path at this moment, for people; as it was given where PATH_MAX is too short."""
+        try:
+            return os.fsdecode(fs.present_path(self.fd))
+        except OSError:
+            return self.preopen.host
+
 
 def open_sources(table: MountTable, base: str = "") -> tuple[Source, ...]:
     """Open every source of *table*, in its order, and check that the table fits what is there.

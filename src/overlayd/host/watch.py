@@ -6,11 +6,14 @@ To be imported only where something is watched: a daemon that does not pays noth
 import os
 import struct
 from contextlib import suppress
-from pathlib import Path
-
-from asyncinotify import Inotify, Mask, Watch
+from pathlib import Path, PosixPath
 
 from overlayd.host.fs import Fd
+from overlayd.host.imports import load
+
+# Only waiting is done with asyncio there, and we wait in trio.
+load("asyncinotify", instead={"asyncio": {"Future": object, "get_running_loop": None}})
+from asyncinotify import Inotify, Mask, Watch  # noqa: E402
 
 IGNORED = int(Mask.IGNORED)
 OVERFLOW = -1
@@ -27,6 +30,19 @@ _READS = 32
 
 Events = dict[tuple[int, bytes], int]
 """Masks by watch and name in it, none for the watched object itself."""
+
+
+class _Magic(PosixPath):
+    """The path of what a descriptor names, which the library takes, and wants no more of than its
+    bytes. Made of text, it would be taken apart first, and that costs more than the watch."""
+
+    number: int
+
+    def __bytes__(self) -> bytes:
+        return b"/proc/self/fd/%d" % self.number
+
+    def __str__(self) -> str:
+        return f"/proc/self/fd/{self.number}"
 
 
 class HostWatch:
@@ -54,7 +70,9 @@ class HostWatch:
         right to read.
         """
         mask = _DIRECTORY if directory else _CONTENT
-        watch = self._inotify.add_watch(Path(f"/proc/self/fd/{fd.number}"), mask)
+        path = object.__new__(_Magic)
+        path.number = fd.number
+        watch = self._inotify.add_watch(path, mask)
         watch.path = _NOWHERE  # one for all: there are many, and the path means nothing later
         return watch.wd
 

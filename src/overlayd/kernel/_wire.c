@@ -6,18 +6,21 @@
  * requests are INIT, OPEN, OPENDIR and CREATE; the write hook amends the replies to those. All
  * else passes untouched, and so do errors and notifications.
  *
+ * Requests that Python answers at once (_answers.h) are not passed on at all: the read hook reads
+ * one after the other, as long as they come.
+ *
  * No memory is allocated. Both tables are short arrays without order: they hold requests that
  * are being answered at the moment. A table that is full means replies that are not amended,
  * which every caller has to reckon with anyway. Guests have no say in any length that is used
  * here: what counts is what read(2) returned and what libfuse is about to send.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_answers.h"
 
 #define FUSE_USE_VERSION 35
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
 #include <pthread.h>
@@ -25,10 +28,12 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_REQUESTS 1024 /* the daemon answers 256 at once */
 #define MAX_AMENDMENTS 1024
+#define PAUSES 16 /* some 0.3 us */
 
 /* From newer kernel headers than those that this may be built with. */
 #define OPEN_KEEP_CACHE (1u << 1)
@@ -52,8 +57,13 @@ static size_t amendment_count;
 
 static uint64_t wanted, offered, granted; /* INIT flags, the second word of them above 32 bits */
 static uint32_t stack_depth;
+static unsigned long long answered; /* requests that libfuse did not see */
 static unsigned long long amended; /* replies to OPEN, OPENDIR and CREATE */
 static int session_fd = -1;
+
+static int answers;             /* whether the read hook has requests answered */
+static long long patience, turn; /* nanoseconds, for the read that comes next */
+static int found_nothing;       /* whether the last one did not find any */
 static const char *trouble = "nothing is mounted";
 
 /* -- the tables ------------------------------------------------------------------------------- */
@@ -116,9 +126,62 @@ static void look_at_request(const char *message, size_t size) {
     }
 }
 
+static long long now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+/* Leave the processor to its other thread for a moment, which may be the one that is waited for. */
+static void relax(void) {
+    for (int i = 0; i < PAUSES; i++) {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ __volatile__("yield");
+#endif
+    }
+}
+
+/* read(2), tried again for as long as `patience` wants. */
+static ssize_t read_soon(int fd, void *buffer, size_t size) {
+    ssize_t got = read(fd, buffer, size);
+    if (got >= 0 || errno != EAGAIN || patience == 0)
+        return got;
+    Py_BEGIN_ALLOW_THREADS
+    long long end = now() + patience;
+    while ((got = read(fd, buffer, size)) < 0 && errno == EAGAIN && now() < end)
+        relax();
+    Py_END_ALLOW_THREADS
+    return got;
+}
+
+static void amend_ours(uint32_t opcode, char *reply, size_t size);
+
+/* The next request that libfuse has to see. EINTR, on which pyfuse3 comes back after a turn of its
+ * loop: none came for some time, the turn is over, or (the first time) the mount is gone. */
+static ssize_t read_and_answer(int fd, void *buffer, size_t size) {
+    long long end = now() + turn;
+    do {
+        ssize_t got = read_soon(fd, buffer, size);
+        if (got < 0) {
+            if (errno == EAGAIN || !found_nothing)
+                errno = EINTR;
+            found_nothing = 1;
+            return -1;
+        }
+        found_nothing = 0;
+        if (!answer_request(fd, buffer, (size_t)got, amend_ours))
+            return got;
+        answered++;
+    } while (now() < end);
+    errno = EINTR;
+    return -1;
+}
+
 static ssize_t hooked_read(int fd, void *buffer, size_t size, void *userdata) {
     (void)userdata;
-    ssize_t got = read(fd, buffer, size);
+    ssize_t got = answers ? read_and_answer(fd, buffer, size) : read(fd, buffer, size);
     if (got > 0) { /* libfuse looks at errno only after -1 */
         pthread_mutex_lock(&lock);
         look_at_request(buffer, (size_t)got);
@@ -176,6 +239,12 @@ static void amend(uint32_t opcode, char *reply, size_t size) {
         amend_open(reply, size);
 }
 
+static void amend_ours(uint32_t opcode, char *reply, size_t size) {
+    pthread_mutex_lock(&lock);
+    amend(opcode, reply, size);
+    pthread_mutex_unlock(&lock);
+}
+
 static ssize_t hooked_writev(int fd, struct iovec *iov, int count, void *userdata) {
     (void)userdata;
     struct fuse_out_header header = {0};
@@ -224,7 +293,8 @@ __attribute__((visibility("default"))) int fuse_session_mount(struct fuse_sessio
         return status;
     session_fd = fuse_session_fd(session);
     request_count = amendment_count = 0;
-    offered = granted = amended = 0;
+    answers = found_nothing = 0;
+    offered = granted = amended = answered = 0;
     if (hook == NULL)
         trouble = "this libfuse is older than 3.14";
     else if (hook(session, &io, session_fd) != 0)
@@ -265,14 +335,63 @@ static PyObject *py_amend_open(PyObject *module, PyObject *arguments) {
 
 static PyObject *py_state(PyObject *module, PyObject *arguments) {
     (void)module, (void)arguments;
-    return Py_BuildValue("ziKKK", trouble, session_fd, (unsigned long long)offered,
-                         (unsigned long long)granted, amended);
+    return Py_BuildValue("ziKKKK", trouble, session_fd, (unsigned long long)offered,
+                         (unsigned long long)granted, amended, answered);
+}
+
+static PyObject *py_answer_with(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *handlers;
+    PyTypeObject *caller;
+    if (!PyArg_ParseTuple(arguments, "O!O!", &PyDict_Type, &handlers, &PyType_Type, &caller))
+        return NULL;
+    if (!PyType_IsSubtype(caller, &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "callers have to be tuples");
+        return NULL;
+    }
+    int flags = trouble == NULL ? fcntl(session_fd, F_GETFL) : -1;
+    if (flags < 0 || fcntl(session_fd, F_SETFL, flags | O_NONBLOCK) != 0)
+        Py_RETURN_FALSE;
+    if (have_answered(handlers, caller) != 0)
+        return NULL;
+    answers = 1;
+    patience = turn = 0;
+    Py_RETURN_TRUE;
+}
+
+static PyObject *py_add_entries(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *listing, *entries, *validities;
+    Py_ssize_t room;
+    if (!PyArg_ParseTuple(arguments, "O!nO!O!", &PyByteArray_Type, &listing, &room, &PyList_Type,
+                          &entries, &PyList_Type, &validities))
+        return NULL;
+    Py_ssize_t taken = add_entries(listing, room < 0 ? 0 : (size_t)room, entries, validities);
+    return taken < 0 ? NULL : PyLong_FromSsize_t(taken);
+}
+
+static PyObject *py_pace(PyObject *module, PyObject *arguments) {
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "LL", &patience, &turn))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_found_nothing(PyObject *module, PyObject *arguments) {
+    (void)module, (void)arguments;
+    return PyBool_FromLong(found_nothing);
 }
 
 static PyMethodDef methods[] = {
+    {"answer_with", py_answer_with, METH_VARARGS, "answer_with({opcode: handler}, caller) -> bool"},
+    {"add_entries", py_add_entries, METH_VARARGS,
+     "add_entries(listing, room, entries, validities) -> how many of them"},
+    {"pace", py_pace, METH_VARARGS, "pace(patience, turn), in nanoseconds, for the next read"},
+    {"found_nothing", py_found_nothing, METH_NOARGS, "found_nothing() -> bool, of the last read"},
     {"want", py_want, METH_VARARGS, "want(init_flags, stack_depth), before the mount"},
     {"amend_open", py_amend_open, METH_VARARGS, "amend_open(handle, flags, backing) -> bool"},
-    {"state", py_state, METH_NOARGS, "state() -> (trouble, session_fd, offered, granted, amended)"},
+    {"state", py_state, METH_NOARGS,
+     "state() -> (trouble, session_fd, offered, granted, amended, answered)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlayd.core.namespace import Namespace, Where
-from overlayd.core.nodes import DIRECTORY, Node
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import DIRECTORY
 from overlayd.core.remount import Outdated
 from overlayd.core.types import WouldBlock
 from overlayd.host import device, fs
@@ -41,7 +42,8 @@ _FINE_TIMES = (6, 13)
 # inotify(7); not from `host.watch`, which a mount that watches nothing does not load
 _ATTRIB, _UNMOUNT, _IGNORED = 0x4, 0x2000, 0x8000
 _CONTENT = 0x2 | 0x8
-_NAMES = 0x40 | 0x80 | 0x100 | 0x200
+_GOES, _COMES = 0x40 | 0x200, 0x80 | 0x100
+_NAMES = _GOES | _COMES
 _OVERFLOW = (-1, b"")
 
 
@@ -80,6 +82,8 @@ class HostChanges:
         self._coherence = coherence
         self._watcher = coherence.watcher
         self._notifier = notifier
+        self._mounted = trio.Event()
+        """Set when anything was mounted or unmounted since that was last looked into."""
         self._times_are_fine = device.kernel_version() >= _FINE_TIMES
 
     def adjust(self) -> None:
@@ -146,19 +150,23 @@ class HostChanges:
         """What is mounted in a source changes what is there, and inotify does not tell."""
         table = MountChanges()
         try:
-            while True:
-                async with trio.open_nursery() as waiting:
-                    waiting.start_soon(trio.lowlevel.wait_readable, table.descriptor)
-                    for _ in range(2):  # by then it waits
-                        await trio.lowlevel.checkpoint()
-                    changed = table.take()
-                    if changed:
-                        waiting.cancel_scope.cancel()
-                await trio.sleep(_PAUSE)
-                if self._are_inside(changed + table.take()):
-                    nursery.start_soon(self.forget_everything)
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(self._notice_mounts, table)
+                self._mounted.set()  # since the table was opened and before that waits
+                while True:
+                    await trio.sleep(_PAUSE)
+                    await self._mounted.wait()
+                    self._mounted = trio.Event()
+                    if self._are_inside(table.take()):
+                        nursery.start_soon(self.forget_everything)
         finally:
             table.close()
+
+    async def _notice_mounts(self, table: MountChanges) -> None:
+        """Wait for the next change while the last one is looked into: none in between is missed."""
+        while True:
+            await trio.lowlevel.wait_readable(table.descriptor)
+            self._mounted.set()
 
     def _are_inside(self, mounts: Sequence[Mount]) -> bool:
         """Whether any of *mounts* lies in a source."""
@@ -171,10 +179,19 @@ class HostChanges:
         return any(components_below(m.mount_point, path) for m in mounts for path in sources)
 
     async def forget_everything(self) -> None:
-        """Have the kernel ask again for all it knows."""
-        nodes = list(self._namespace.nodes)
+        """Have the kernel ask again for all it knows.
+
+        But for what lies on a slow source, which it does so for soon enough: it would wait for
+        requests that are under way there, for ever if need be, and all others with it.
+        """
+        space = self._namespace
+        nodes = list(space.nodes)
         await self._notifier.tell(self._expired_in(nodes))
-        await self._notifier.tell(notifications.changed(node.number, data=True) for node in nodes)
+        await self._notifier.tell(
+            notifications.changed(node.number, data=True)
+            for node in nodes
+            if not space.may_block(node)
+        )
 
     async def table_changed(self, outdated: Outdated) -> None:
         """Have the kernel forget what another mount table makes of what it knows."""
@@ -196,7 +213,8 @@ class HostChanges:
         space = self._namespace
         for node in nodes:
             for place in node.places:
-                yield notifications.expired(place.parent.number, place.name)
+                if not space.may_block(place.parent):
+                    yield notifications.expired(place.parent.number, place.name)
             if node.file_type == DIRECTORY and not space.may_block(node):
                 with suppress(OSError, WouldBlock):
                     for name in space.names_now(node):
@@ -228,9 +246,13 @@ class HostChanges:
         if directory.position is not None and name in directory.position.children:
             self._heed_position(directory, name, mask, batch)
             return
-        known, is_there, status = self._present(directory, name, batch)
+        believed = self._coherence.former.names.get((directory.number, name))
+        if believed == ABSENT and mask & _GOES and not mask & _COMES:
+            # It went, as the kernel knows, and nothing tells that it is there again.
+            known, is_there, status = None, False, None
+        else:
+            known, is_there, status = self._present(directory, name, batch)
         if mask & _NAMES:
-            believed = self._coherence.former.names.get((directory.number, name))
             present = known.number if known is not None else None if is_there else ABSENT
             by_host = believed is None or believed != present
             batch.touched[directory] = by_host or batch.touched.get(directory, False)

@@ -17,11 +17,13 @@ import trio
 from overlayd.core.listings import Entry
 from overlayd.core.names import Renamed
 from overlayd.core.namespace import Namespace
-from overlayd.core.nodes import DIRECTORY, Node
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import DIRECTORY
 from overlayd.core.types import Attrs
 from overlayd.errors import estale
 from overlayd.kernel.cache import LASTING, SHORT, CachePolicy
 from overlayd.kernel.watching import Watcher
+from overlayd.kernel.wire import Validity
 
 ABSENT = 0
 """What is believed of a name that does not exist; else the number of what it is."""
@@ -32,9 +34,6 @@ WRITTEN_PAST_US = 0.0
 """Seconds for the attributes of a file that guests may write to without our hearing of it."""
 ONLY_CTIME = -2
 """For the same: it knows itself that the ctime has changed, and takes the rest for right."""
-
-Validity = tuple[float, float, int | None]
-"""Seconds for a name, for its attributes, and what `Node.told_ns` is once the kernel was told."""
 
 _MOST_BELIEFS = 10_000
 """Without them the kernel is told more than it need be: better than to keep ever more."""
@@ -47,11 +46,23 @@ class Beliefs:
         self.names: dict[tuple[int, bytes], int] = {}
         self.inodes: set[int] = set()
 
-    def trim(self) -> None:
+    def believe(self, parent: int, name: bytes, number: int) -> None:
+        """*name* in *parent*, which was changed by that, is *number* now."""
+        self.names[parent, name] = number
+        if len(self.names) > _MOST_BELIEFS:
+            self._clear()
+        self.note(parent)
+
+    def note(self, number: int) -> None:
+        """Inode *number* was changed."""
+        self.inodes.add(number)
+        if len(self.inodes) > _MOST_BELIEFS:
+            self._clear()
+
+    def _clear(self) -> None:
         """Let go of all where nothing comes of it: what is not watched causes no events."""
-        if len(self.names) > _MOST_BELIEFS or len(self.inodes) > _MOST_BELIEFS:
-            self.names.clear()
-            self.inodes.clear()
+        self.names.clear()
+        self.inodes.clear()
 
 
 class Coherence:
@@ -160,8 +171,14 @@ class Coherence:
             return near, seconds, node.told_ns
         if near != LASTING and space.is_patient():
             seconds = SHORT
+        elif node.file_type == DIRECTORY:
+            seconds = self._of_directory(node, near)
+        elif attrs.size != attrs.stat.size:  # a link whose target rests on where others lie
+            seconds = SHORT
+        elif attrs.stat.nlink > 1 or node.other_places is not None or _is_attached(node):
+            seconds = self._by_other_names(node, listed)
         else:
-            seconds = self._lasting(node, attrs, near, listed)
+            seconds = SHORT if node in self.strayed else near
         if node in self.written_past_us:
             seconds = WRITTEN_PAST_US
         return near, seconds, attrs.stat.ctime_ns if seconds == LASTING else NOT_RELIED_ON
@@ -187,26 +204,22 @@ class Coherence:
                 answers.append(self._judge(node, attrs, near, listed=True))
         return answers
 
-    def _lasting(self, node: Node, attrs: Attrs, near: float, listed: bool) -> float:
-        watcher = self.watcher
-        if node.file_type == DIRECTORY:
-            if node.key is None:
-                return LASTING if _is_made_up(node) else SHORT
-            if watcher.may_rely_on(node):
-                return LASTING
-            return near if near != LASTING else SHORT
-        if attrs.size != attrs.stat.size:  # a link whose target rests on where others lie
+    def _of_directory(self, node: Node, near: float) -> float:
+        if node.key is None:
+            return LASTING if _is_made_up(node) else SHORT
+        if self.watcher.may_rely_on(node):
+            return LASTING
+        return near if near != LASTING else SHORT
+
+    def _by_other_names(self, node: Node, listed: bool) -> float:
+        """Of a file that may be changed by a name in a directory that is not watched."""
+        if self.watcher.may_rely_on(node):
+            return LASTING
+        if listed:
             return SHORT
-        by_other_names = attrs.stat.nlink > 1 or node.other_places is not None
-        if by_other_names or _is_attached(node):
-            if watcher.may_rely_on(node):
-                return LASTING
-            if listed:
-                return SHORT
-            # The host was asked before it was watched: that counts from the next time on.
-            seconds = watcher.watch(node)
-            return seconds if seconds != LASTING else SHORT
-        return SHORT if node in self.strayed else near
+        # The host was asked before it was watched: that counts from the next time on.
+        seconds = self.watcher.watch(node)
+        return seconds if seconds != LASTING else SHORT
 
     def may_mean_another_name(self, number: int) -> bool:
         """Whether the kernel, which says no more than *number*, may have kept which name it means.
@@ -345,15 +358,14 @@ class Coherence:
                 self._note(opened.node.number)
 
     def _believe(self, parent: int, name: bytes, number: int) -> None:
-        self.present.names[parent, name] = number
-        if (parent, name) in self.former.names:
-            self.former.names[parent, name] = number
-        self._note(parent)
+        self.present.believe(parent, name, number)
+        former = self.former.names
+        if former and (parent, name) in former:
+            former[parent, name] = number
         self._outdate(parent)
 
     def _note(self, number: int) -> None:
-        self.present.inodes.add(number)
-        self.present.trim()
+        self.present.note(number)
 
     def _outdate(self, number: int) -> None:
         """The kernel knows by itself that what it has of *number* is out of date."""

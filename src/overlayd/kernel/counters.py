@@ -3,13 +3,12 @@
 Only the event loop counts, so nothing is locked; whoever reads may be a moment behind.
 """
 
-import stat
 from collections import Counter, defaultdict
 from typing import Literal
 
 from overlayd.core.assembly import Attachment
-from overlayd.core.namespace import Namespace, provider
-from overlayd.core.nodes import Node
+from overlayd.core.namespace import Namespace
+from overlayd.core.nodes import provider_of
 
 Subject = Literal["inode", "handle"]
 
@@ -17,7 +16,6 @@ _ON_HANDLES = frozenset(
     ("read", "write", "flush", "fsync", "release", "readdir", "fsyncdir", "releasedir")
 )
 _LAST = frozenset(("release", "releasedir"))
-_DIRECTORY = stat.S_IFDIR
 
 
 def subject_of(operation: str) -> Subject | None:
@@ -63,7 +61,7 @@ class Counters:
                 node = self._nodes.get(number)
             except OSError:  # never given out, or forgotten: the answer will say so
                 return
-            mount = node.mount if node.file_type == _DIRECTORY else provider_of(node)
+            mount = provider_of(node)
             self._by_provider[0 if mount is None else mount.seed].operations += 1
 
     def _on_handle(self, operation: str, number: int) -> None:
@@ -97,13 +95,3 @@ class Counters:
         tally = self._by_handle.get(handle)
         if tally is not None:
             tally.bytes_written += count
-
-
-def provider_of(node: Node) -> Attachment | None:
-    """The preopen that provides *node* under its newest name, None for the synthetic."""
-    if node.file_type == _DIRECTORY:
-        return node.mount
-    parent = node.parent
-    if parent is None:  # removed while it is open
-        return None
-    return provider(parent.position, parent.mount, node.name)

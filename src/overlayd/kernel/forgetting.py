@@ -36,7 +36,7 @@ class Crowded:
         await self._event.wait()
 
     def is_over(self) -> None:
-        """There are not too many any more."""
+        """Nothing can be done about it, or need be, before the next request."""
         self._event = trio.Event()
 
 
@@ -53,16 +53,25 @@ class Forgetter:
         self._notifier = notifier
 
     async def run(self) -> None:
-        """For ever; asleep for as long as there are not too many."""
-        nodes = self._namespace.nodes
+        """For ever; asleep for as long as there are not too many, or none of them goes."""
         while True:
             await self._crowded.wait()
+            await self._relieve()
+            self._crowded.is_over()
+
+    async def _relieve(self) -> None:
+        """Return when there is room, or once all were looked at and none has gone."""
+        nodes = self._namespace.nodes
+        fewest = unseen = len(nodes)
+        while True:
             await trio.sleep(_PAUSE)
+            if len(nodes) < fewest:
+                fewest = unseen = len(nodes)
             excess = len(nodes) - self._crowded.limit
-            if excess <= 0:
-                self._crowded.is_over()
-                continue
+            if excess <= 0 or unseen <= 0:
+                return
             count = min(excess + self._crowded.limit // 16, _AT_ONCE)
+            unseen -= count
             places = [p for node in nodes.oldest(count) if self._may_go(node) for p in node.places]
             await self._notifier.tell(
                 notifications.dropped(p.parent.number, p.name) for p in places

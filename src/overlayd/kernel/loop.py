@@ -6,6 +6,9 @@ and nothing runs. pyfuse3 finds `trio` in its own module, as its asyncio mode ma
 things are put in its place there: the lock by which its tasks take turns at reading, and the wait
 for the descriptor.
 
+Where requests are answered as they are read (`direct`), it is reading that asks again and again,
+and all that is left to do here is to let others have their turn, and to sleep.
+
 The rule of the turns: whoever has read a request keeps the turn in mind only as free, and takes it
 again once the request is answered, without any other task having run. A task that has to wait on
 the way says so (`away`), and one that waits for its turn is woken then.
@@ -17,6 +20,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from overlayd.kernel import wire
+
+# isort: split
+# What comes from the room above has to be loaded before this.
 import pyfuse3
 import trio
 
@@ -44,6 +51,8 @@ class RequestLoop:
         self._poll: select.poll | None = None
         self._ends = False
         self._taken = False
+        self.reads_ahead = False
+        """Whether reading looks for requests itself, and never waits."""
         self._waiting = trio.lowlevel.ParkingLot()
 
     def install(self) -> None:
@@ -91,8 +100,11 @@ class RequestLoop:
         if now >= self._next_turn:
             await trio.lowlevel.checkpoint()
             now = time.perf_counter_ns()
-            self._next_turn = now + (_AWAY_TURN_NS if self._away else _TURN_NS)
-        events = () if self._ends else self._ask(poll, now)
+            self._begin_turn(now)
+        if self.reads_ahead and not wire.found_nothing() and not self._ends:
+            self._read_ahead()
+            return
+        events = () if self._ends or self.reads_ahead else self._ask(poll, now)
         while not events:
             if self._ends:
                 raise trio.ClosedResourceError
@@ -101,6 +113,15 @@ class RequestLoop:
             self._learn(now)
         if events[0][1] & _BROKEN:  # unmounted: every task is to find out
             self._ends = True
+        if self.reads_ahead:
+            self._read_ahead()
+
+    def _read_ahead(self) -> None:
+        """Let the next read look for requests itself."""
+        now = time.perf_counter_ns()
+        # What a thread has found out can be answered only once this loop sleeps.
+        sleeps_soon = self._away and now < self._away_since + _AWAY_NS
+        wire.pace(0 if sleeps_soon else self._budget, max(self._next_turn - now, 0))
 
     def _ask(self, poll: select.poll, now: int) -> Any:
         """Ask whether there is a request, for as long as it pays; what was seen."""
@@ -116,6 +137,10 @@ class RequestLoop:
         """Poll next time as long as it takes, if requests came that close; else ever less."""
         now = time.perf_counter_ns()
         self._budget = self._patience if now - since <= self._patience else self._budget >> 2
+        self._begin_turn(now)
+
+    def _begin_turn(self, now: int) -> None:
+        """The daemon's other tasks have just had theirs."""
         self._next_turn = now + (_AWAY_TURN_NS if self._away else _TURN_NS)
 
     def notify_closing(self, descriptor: int) -> None:

@@ -21,10 +21,11 @@ from overlayd.host.credentials import Caller
 from overlayd.host.fs import HostStat
 from overlayd.kernel import wire
 from overlayd.kernel.cache import LASTING, CachePolicy
-from overlayd.kernel.coherence import ABSENT, Coherence, Validity
+from overlayd.kernel.coherence import ABSENT, Coherence
 from overlayd.kernel.forgetting import Crowded
 from overlayd.kernel.passthrough import Mode, Passthrough
 from overlayd.kernel.requests import Requests, answering, answering_then
+from overlayd.kernel.wire import Validity
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ _MOST_DOUBTED = 100
 
 
 def _note_crowd(operations: Any, _answer: object, _number: int) -> None:
-    operations.note_crowd()
+    operations.crowded.note(len(operations.nodes))
 
 
 def _note_stream(operations: Any, handle: int, _inode: int) -> None:
@@ -85,6 +86,7 @@ class Operations(Requests):
     ) -> None:
         super().__init__(overlay, errors)
         self.crowded = Crowded()
+        self.nodes = overlay.namespace.nodes
         self._names = overlay.names
         self._listings = overlay.listings
         self._attributes = overlay.attributes
@@ -110,10 +112,6 @@ class Operations(Requests):
         """Go on in a thread, for what *handle* is open on may take its time."""
         self._overlay.namespace.consent_to_wait(self._device(handle))
 
-    def note_crowd(self) -> None:
-        """Look whether the kernel knows too much by now."""
-        self.crowded.note(len(self._overlay.namespace.nodes))
-
     # -- answers --------------------------------------------------------------------------------
 
     def _entry(self, attrs: Attrs, near: float) -> EntryAttributes:
@@ -123,6 +121,49 @@ class Operations(Requests):
         entry.entry_timeout, entry.attr_timeout = validity
         _fill(entry, attrs.number, attrs.stat, attrs.size)
         return entry
+
+    def _absent(self, near: float) -> EntryAttributes:
+        """Tell the kernel to remember that a name does not exist."""
+        entry = EntryAttributes()
+        entry.st_ino = pyfuse3.InodeT(0)
+        entry.entry_timeout, entry.attr_timeout = near, 0
+        return entry
+
+    def _opened(self, handle: int, *, keeps: bool) -> FileInfo:
+        return FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=keeps)
+
+    @staticmethod
+    def _caller(ctx: RequestContext) -> Caller:
+        return Caller(ctx.uid, ctx.gid, ctx.pid)
+
+    @staticmethod
+    def _changes(attr: EntryAttributes, fields: pyfuse3.SetattrFields) -> Changes:
+        return Changes(
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+
+    @staticmethod
+    def _tell(token: pyfuse3.ReaddirToken, entries: list[Entry], validities: list[Validity]) -> int:
+        """Put *entries* into a reply; how many of them the kernel takes."""
+        answer = EntryAttributes()  # for all of them: what it holds is copied at once
+        reply = pyfuse3.readdir_reply
+        taken = 0
+        near = seconds = None
+        for (name, attrs, cookie, _, _), validity in zip(entries, validities, strict=True):
+            if validity[0] != near or validity[1] != seconds:
+                near, seconds, _ = validity
+                answer.entry_timeout, answer.attr_timeout = near, seconds
+            number, status, size, _ = attrs
+            _fill(answer, number, status, size)
+            if not reply(token, name, answer, cookie):
+                break
+            taken += 1
+        return taken
 
     def _watched(self, attrs: Attrs, near: float) -> Attrs:
         """*attrs*, from after what they are of has come to be watched itself, if it can be."""
@@ -147,11 +188,15 @@ class Operations(Requests):
             self.coherence.looked_up(parent_inode, name, ABSENT)
             if not near:
                 raise
-            return _absent(near)
+            return self._absent(near)
         self.coherence.looked_up(parent_inode, name, attrs.number)
         return self._entry(attrs, near)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        self.forget_now(inode_list)
+
+    def forget_now(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """The same, outside of a task."""
         self.counters.operations["forget"] += 1
         for number, count in inode_list:
             try:
@@ -166,7 +211,7 @@ class Operations(Requests):
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
         near = self.coherence.names_in(parent_inode)
-        attrs = self._names.mknod(parent_inode, name, mode, rdev, _caller(ctx))
+        attrs = self._names.mknod(parent_inode, name, mode, rdev, self._caller(ctx))
         return self._made(parent_inode, name, attrs, near)
 
     @answering
@@ -174,7 +219,7 @@ class Operations(Requests):
         self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
     ) -> EntryAttributes:
         near = self.coherence.names_in(parent_inode)
-        attrs = self._names.mkdir(parent_inode, name, mode, _caller(ctx))
+        attrs = self._names.mkdir(parent_inode, name, mode, self._caller(ctx))
         return self._made(parent_inode, name, self._watched(attrs, near), near)
 
     @answering
@@ -182,7 +227,7 @@ class Operations(Requests):
         self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext
     ) -> EntryAttributes:
         near = self.coherence.names_in(parent_inode)
-        attrs = self._names.symlink(parent_inode, name, target, _caller(ctx))
+        attrs = self._names.symlink(parent_inode, name, target, self._caller(ctx))
         return self._made(parent_inode, name, attrs, near)
 
     @answering
@@ -195,7 +240,7 @@ class Operations(Requests):
             raise estale()  # the kernel looks both paths up, once, and asks again
         near = self.coherence.names_in(new_parent_inode)
         try:
-            attrs = self._names.link(*asked, _caller(ctx))
+            attrs = self._names.link(*asked, self._caller(ctx))
         except OSError:
             self._no_more_doubted(asked)
             raise
@@ -208,12 +253,12 @@ class Operations(Requests):
 
     @answering
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        self._names.unlink(parent_inode, name, _caller(ctx))
+        self._names.unlink(parent_inode, name, self._caller(ctx))
         self.coherence.removed(parent_inode, name)
 
     @answering
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        self._names.rmdir(parent_inode, name, _caller(ctx))
+        self._names.rmdir(parent_inode, name, self._caller(ctx))
         self.coherence.removed(parent_inode, name)
 
     @answering
@@ -227,7 +272,7 @@ class Operations(Requests):
         ctx: RequestContext,
     ) -> None:
         old, new = (parent_inode_old, name_old), (parent_inode_new, name_new)
-        renamed = self._names.rename(*old, *new, flags, _caller(ctx))
+        renamed = self._names.rename(*old, *new, flags, self._caller(ctx))
         self.coherence.renamed(old, new, renamed)
 
     # -- directories ----------------------------------------------------------------------------
@@ -235,7 +280,7 @@ class Operations(Requests):
     @answering_then(_note_stream)
     def opendir(self, inode: int, ctx: RequestContext) -> int:
         near = self.coherence.names_in(inode)
-        handle = self._names.opendir(inode, _caller(ctx))
+        handle = self._names.opendir(inode, self._caller(ctx))
         if near == LASTING:
             wire.amend_open(handle, wire.CACHE_DIR | wire.KEEP_CACHE)
         return handle
@@ -248,7 +293,7 @@ class Operations(Requests):
         try:
             for entries in self._listings.entries(fh, start_id):
                 validities = self.coherence.validities(entries, near)
-                taken = _tell(token, entries, validities)
+                taken = self._tell(token, entries, validities)
                 self._listings.settle(entries, taken)
                 self.coherence.listed(entries[:taken], validities)
                 if taken < len(entries):
@@ -283,17 +328,10 @@ class Operations(Requests):
         fh: int | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        changes = Changes(
-            mode=attr.st_mode if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            size=attr.st_size if fields.update_size else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-        )
+        changes = self._changes(attr, fields)
         near = self.coherence.prepare(inode)
         self.coherence.set(inode)
-        return self._entry(self._attributes.setattr(inode, changes, fh, _caller(ctx)), near)
+        return self._entry(self._attributes.setattr(inode, changes, fh, self._caller(ctx)), near)
 
     @answering
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
@@ -301,7 +339,7 @@ class Operations(Requests):
 
     @answering
     def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
-        self._attributes.access(inode, mode, _caller(ctx))
+        self._attributes.access(inode, mode, self._caller(ctx))
         return True
 
     @answering
@@ -317,34 +355,34 @@ class Operations(Requests):
     def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         if name == ALIVE:
             raise FUSEError(errno.ENODATA)
-        return self._attributes.getxattr(inode, name, _caller(ctx))
+        return self._attributes.getxattr(inode, name, self._caller(ctx))
 
     @answering
     def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return self._attributes.listxattr(inode, _caller(ctx))
+        return self._attributes.listxattr(inode, self._caller(ctx))
 
     @answering
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
-        self._attributes.setxattr(inode, name, value, _caller(ctx))
+        self._attributes.setxattr(inode, name, value, self._caller(ctx))
         self.coherence.touched(inode)
 
     @answering
     def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        self._attributes.removexattr(inode, name, _caller(ctx))
+        self._attributes.removexattr(inode, name, self._caller(ctx))
         self.coherence.touched(inode)
 
     # -- data -----------------------------------------------------------------------------------
 
     @answering_then(_note_open)
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        handle = self._data.open(inode, flags, _caller(ctx))
+        handle = self._data.open(inode, flags, self._caller(ctx))
         try:
             keeps = self.coherence.opened(handle, flags)
             self._send_past_us(handle)
         except BaseException:
             self._data.release(handle)
             raise
-        return FileInfo(fh=pyfuse3.FileHandleT(handle), keep_cache=keeps)
+        return self._opened(handle, keeps=keeps)
 
     def _send_past_us(self, number: int) -> None:
         """Have the kernel take the data of handle *number*, handed out next, the way it goes."""
@@ -363,9 +401,9 @@ class Operations(Requests):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         near = self.coherence.names_in(parent_inode)
-        created = self._data.create(parent_inode, name, mode, flags, _caller(ctx))
+        created = self._data.create(parent_inode, name, mode, flags, self._caller(ctx))
         self._send_past_us(created.handle)
-        info = FileInfo(fh=pyfuse3.FileHandleT(created.handle), keep_cache=False)
+        info = self._opened(created.handle, keeps=False)
         return info, self._made(parent_inode, name, created.attrs, near)
 
     @answering_then(_note_read)
@@ -404,36 +442,6 @@ class Operations(Requests):
             self._consent_to_wait(fh)
         self.coherence.released(fh)
         self._data.release(fh)
-
-
-def _absent(seconds: float) -> EntryAttributes:
-    """Tell the kernel to remember that a name does not exist."""
-    entry = EntryAttributes()
-    entry.st_ino = pyfuse3.InodeT(0)
-    entry.entry_timeout = seconds
-    return entry
-
-
-def _caller(ctx: RequestContext) -> Caller:
-    return Caller(ctx.uid, ctx.gid, ctx.pid)
-
-
-def _tell(token: pyfuse3.ReaddirToken, entries: list[Entry], validities: list[Validity]) -> int:
-    """Put *entries* into a reply; how many of them the kernel takes."""
-    answer = EntryAttributes()  # for all of them: what it holds is copied at once
-    reply = pyfuse3.readdir_reply
-    taken = 0
-    near = seconds = None
-    for (name, attrs, cookie, _, _), validity in zip(entries, validities, strict=True):
-        if validity[0] != near or validity[1] != seconds:
-            near, seconds, _ = validity
-            answer.entry_timeout, answer.attr_timeout = near, seconds
-        number, status, size, _ = attrs
-        _fill(answer, number, status, size)
-        if not reply(token, name, answer, cookie):
-            break
-        taken += 1
-    return taken
 
 
 def _fill(entry: EntryAttributes, number: int, status: HostStat, size: int) -> None:

@@ -29,8 +29,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS_PER_DEVICE = 16
-_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
-_ASKED_ONCE = frozenset(("flush", "fsync", "fsyncdir", "release", "releasedir"))
+NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
+ASKED_ONCE = frozenset(("flush", "fsync", "fsyncdir", "release", "releasedir"))
 """The host tells of a failed writeback once: asked again, it would say that all is well."""
 _FORGET_TURNS = 20
 _FORGET_PAUSE = 0.005  # seconds
@@ -60,7 +60,7 @@ def answering_then(
 def _answered(handler: Callable[P, T], then: Then | None) -> Callable[P, Coroutine[Any, Any, T]]:
     operation = handler.__name__
     subject = subject_of(operation)
-    may_repeat = operation not in _ASKED_ONCE
+    may_repeat = operation not in ASKED_ONCE
 
     @functools.wraps(handler)
     async def wrapper(*args: Any) -> T:
@@ -91,6 +91,7 @@ def _answered(handler: Callable[P, T], then: Then | None) -> Callable[P, Corouti
             number = requests.number_of(operation, error)
         raise FUSEError(number)
 
+    wrapper.plain = handler, then  # type: ignore[attr-defined]
     return wrapper  # type: ignore[return-value]
 
 
@@ -158,7 +159,7 @@ class Requests(pyfuse3.Operations):
         reads what the kernel has queued; what stays for so long is kept by a guest. *freed* was
         counted before the host was asked.
         """
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             return False
         expected = self.descriptors.lingering()
         with self.away():

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlayd.core.namespace import Namespace
-from overlayd.core.nodes import Node, NodeKey
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import NodeKey
 from overlayd.core.types import WouldBlock
 from overlayd.host import fs
 from overlayd.kernel.cache import LASTING, SHORT, UNWATCHABLE
@@ -134,7 +135,8 @@ class Watcher:
         self._by_node.clear()
         self._by_watch.clear()
         for count, (node, number) in enumerate(former, 1):
-            self.watch(node)
+            if self._namespace.nodes.peek(node.number) is node:  # else forgotten meanwhile
+                self.watch(node)
             if number not in self._by_watch and self.host is not None:
                 self.host.remove(number)
             if count % _SLICE == 0:

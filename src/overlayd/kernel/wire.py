@@ -6,8 +6,15 @@ loaded before pyfuse3, which the first import from this room sees to (`_wire.c` 
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+
+from overlayd.core.listings import Entry
+from overlayd.host.credentials import Caller
+
+Validity = tuple[float, float, int | None]
+"""Seconds for a name, for its attributes, and what `Node.told_ns` is once the kernel was told."""
 
 PARALLEL_DIROPS = 1 << 18
 """INIT: lookups and listings in one directory need not wait for each other."""
@@ -80,19 +87,56 @@ class WireState:
     """INIT flags that it was answered with, libfuse's own among them. 0 before it has asked."""
     amended: int
     """How many replies to open, opendir and create were amended."""
+    answered: int
+    """How many requests were answered past libfuse and pyfuse3."""
 
     def __str__(self) -> str:
         if self.trouble:
             return f"off ({self.trouble})"
-        return "parallel lookups" if self.granted & PARALLEL_DIROPS else "on"
+        uses = ["direct answers"] if self.answered else []
+        uses += ["parallel lookups"] if self.granted & PARALLEL_DIROPS else []
+        return ", ".join(uses) or "on"
 
 
 def state() -> WireState:
     """How things are at the moment."""
     if _extension is None:
-        return WireState(_absence, -1, 0, 0, 0)
-    trouble, session, offered, granted, amended = _extension.state()
-    return WireState(trouble or "", session, offered, granted, amended)
+        return WireState(_absence, -1, 0, 0, 0, 0)
+    trouble, *numbers = _extension.state()
+    return WireState(trouble or "", *numbers)
+
+
+def answer_with(handlers: dict[int, Callable[..., object]], caller: type[Caller]) -> bool:
+    """Have requests answered by *handlers*, by opcode, as `direct` says; False if that cannot be.
+
+    From then on reading never waits for a request: `pace` says what it does instead.
+    """
+    return _extension is not None and bool(_extension.answer_with(handlers, caller))
+
+
+def add_entries(
+    listing: bytearray, room: int, entries: list[Entry], validities: list[Validity]
+) -> int:
+    """Add to *listing* as many of *entries* as go into a reply of *room* bytes; how many they are.
+
+    What is said of each is in *validities*, as `coherence` has it.
+    """
+    assert _extension is not None
+    return int(_extension.add_entries(listing, room, entries, validities))
+
+
+def pace(patience: int, turn: int) -> None:
+    """For the next read: look for requests for *patience* nanoseconds after the last, and have
+    them answered for as long as *turn* nanoseconds, before others of this process get their turn.
+    """
+    assert _extension is not None
+    _extension.pace(patience, turn)
+
+
+def found_nothing() -> bool:
+    """Whether the last read came back since there were no more requests."""
+    assert _extension is not None
+    return bool(_extension.found_nothing())
 
 
 def amend_open(handle: int, flags: int, backing: int = 0) -> bool:

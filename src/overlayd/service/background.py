@@ -27,18 +27,24 @@ _NEEDED_BY_BOTH = tuple(
     f"overlayd.{name}"
     for name in ("service.handover", "service.logs", "service.target", "host.locations")
 )
-"""Imported before the two processes part, with all that these import."""
+"""With all that these import."""
 
 _early: "list[Daemon]" = []
 """The daemon that was forked before anybody knew what it is to serve."""
 
 
+def load_for_both() -> None:
+    """Import what the two processes share, before they part."""
+    for name in _NEEDED_BY_BOTH:
+        importlib.import_module(name)
+
+
 @contextmanager
 def early_daemon() -> Iterator[None]:
     """Have the first `start_daemon` of the block find a daemon that is already on its way."""
-    for name in _NEEDED_BY_BOTH:
-        importlib.import_module(name)
-    _early.append(Daemon())
+    load_for_both()
+    with suppress(OSError):  # no process to be had: `start_daemon` says so, if it comes to that
+        _early.append(Daemon())
     try:
         yield
     finally:
@@ -95,7 +101,7 @@ class Daemon:
 
     def dismiss(self) -> None:
         """End it before it was started; returns when it is gone."""
-        with self._wire, suppress(ProcessLookupError):
+        with self._wire, suppress(ProcessLookupError, ConnectionResetError):
             process = self._handle()
             signal.pidfd_send_signal(process, signal.SIGKILL)
             select.select([process], [], [])
@@ -111,20 +117,22 @@ class Daemon:
 
 def _become_daemon(wire: socket.socket) -> "NoReturn":
     """Fork once more, away from the terminal, and serve what comes."""
+    greeting = b"p"  # what `_handle` takes off before it reads words
     try:
         os.setsid()
         if os.fork() != 0:
             os._exit(0)
         _let_go_of_inherited()
         process = os.pidfd_open(os.getpid())
-        socket.send_fds(wire, [b"p"], [process])
+        socket.send_fds(wire, [greeting], [process])
+        greeting = b""
         os.close(process)
         from overlayd.service.daemon import serve_order
 
         serve_order(wire)
     except BaseException as error:  # before there is a log
         with suppress(OSError):
-            wire.sendall(f"unexpected {type(error).__name__}: {error}".encode())
+            wire.sendall(greeting + f"unexpected {type(error).__name__}: {error}".encode())
     finally:
         os._exit(1)
 

@@ -16,8 +16,10 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 
+from overlayd.kernel import libraries as libraries
 from overlayd.kernel import wire
 
 # isort: split
@@ -27,16 +29,17 @@ import trio
 
 from overlayd.core.overlay import Overlay
 from overlayd.errors import OverlaydError
-from overlayd.host import device, fs, libc
+from overlayd.host import device, libc
 from overlayd.host.mounts import Mount, mount_at, read_mounts, unique_id
 from overlayd.host.propagation import may_mount
 from overlayd.host.sources import Source
 from overlayd.kernel.changes import HostChanges
+from overlayd.kernel.direct import answer_directly
 from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.loop import RequestLoop
 from overlayd.kernel.notifications import Notifier
 from overlayd.kernel.operations import Operations
-from overlayd.kernel.passthrough import Passthrough, insist, obstacle
+from overlayd.kernel.passthrough import insist, obstacle
 from overlayd.service.asking import Explainer
 from overlayd.service.control import Control, open_socket
 from overlayd.service.mount_options import fuse_options, target_mode
@@ -144,7 +147,8 @@ class _Live(NamedTuple):
     notifier: Notifier
     forgetter: Forgetter
     changes: HostChanges
-    passthrough: Passthrough
+    operations: Operations
+    loop: RequestLoop
 
 
 @contextmanager
@@ -164,22 +168,17 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
             raise OverlaydError(f"target {printable(plan.target)} vanished while it was mounted")
         overlay.namespace.own_device = mount.dev
         registration = Registration(_record(plan, mount))
-        control = Control(relieve=overlay.namespace.cache.shrink)
-        registered = registration
         notifier = Notifier(device.find_session())
         changes = HostChanges(overlay.namespace, operations.coherence, notifier)
-        reloader = Reloader(
-            *(plan, overlay, operations, changes),
-            lambda plan: registered.update(_record(plan, mount)),
-            manager=manager,
-        )
-        control.verbs["reload"] = reloader.on_request
-        status = Status(lambda: reloader.plan, overlay, operations, mount.dev)
-        control.verbs.update(status=status.verb, explain=Explainer(overlay).verb)
+        forgetter = Forgetter(overlay.namespace, operations.crowded, notifier)
+        record = partial(_update_record, registration, mount)
+        reloader = Reloader(plan, overlay, operations, changes, record, manager=manager)
+        control = _control(overlay, operations, reloader, mount)
         with open_socket(registration.path) as listener:
-            forgetter = Forgetter(overlay.namespace, operations.crowded, notifier)
-            background = (reloader, notifier, forgetter, changes)
-            yield _Live(mount, control, listener, *background, operations.passthrough)
+            yield _Live(
+                *(mount, control, listener, reloader, notifier, forgetter, changes),
+                *(operations, loop),
+            )
     except BaseExceptionGroup as group:
         crashed = group.split(OverlaydError)[1] is not None
         raise
@@ -196,6 +195,20 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
                 os.rmdir(plan.target)
 
 
+def _control(overlay: Overlay, operations: Operations, reloader: Reloader, mount: Mount) -> Control:
+    """What answers on the control socket."""
+    control = Control(relieve=overlay.namespace.cache.shrink)
+    status = Status(lambda: reloader.plan, overlay, operations, mount.dev)
+    control.verbs.update(
+        reload=reloader.on_request, status=status.verb, explain=Explainer(overlay).verb
+    )
+    return control
+
+
+def _update_record(registration: Registration, mount: Mount, plan: MountPlan) -> None:
+    registration.update(_record(plan, mount))
+
+
 def _record(plan: MountPlan, mount: Mount) -> Record:
     return Record(
         target=os.fsdecode(mount.mount_point),
@@ -209,7 +222,7 @@ def _mount(plan: MountPlan, operations: Operations) -> None:
     """Mount through libfuse; what it prints about a failure becomes our one line."""
     _check_device()
     insist(plan.passthrough, obstacle())
-    hosts = [_present_path(source) for source in plan.sources]
+    hosts = [source.present_host() for source in plan.sources]
     options = fuse_options(plan.mount_options, hosts, allow_other=plan.allow_other)
     with open(os.memfd_create("libfuse"), "w+b") as said, _stderr_into(said.fileno()):
         wire.want(passthrough=plan.may_pass, stack_depth=_stack_depth(plan.sources))
@@ -230,13 +243,6 @@ def _stack_depth(sources: Sequence[Source]) -> int:
     """
     ids = {source.stat.mount_id for source in sources}
     return 2 if any(mount.is_stacked for mount in read_mounts() if mount.mount_id in ids) else 1
-
-
-def _present_path(source: Source) -> str:
-    try:
-        return os.fsdecode(fs.present_path(source.fd))
-    except OSError:  # longer than PATH_MAX
-        return source.preopen.host
 
 
 def _check_device() -> None:
@@ -296,6 +302,7 @@ async def _serve(
             nursery.start_soon(live.reloader.on_signal, signal.SIGHUP)
         if lifeline is not None:
             nursery.start_soon(stop.on_hangup, lifeline)
+        live.loop.reads_ahead = answer_directly(live.operations)
         nursery.start_soon(_announce, live, target, ready, manager)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
         nursery.cancel_scope.cancel()
@@ -313,8 +320,9 @@ async def _announce(
         ) from None
     log.info("serving %s", printable(target))
     log.debug("replies amended on the wire: %s", wire.state())
-    insist(live.passthrough.mode, live.passthrough.obstacle)
-    log.info("open files are read and written %s", live.passthrough)
+    passthrough = live.operations.passthrough
+    insist(passthrough.mode, passthrough.obstacle)
+    log.info("open files are read and written %s", passthrough)
     ready()
     live.changes.adjust()
     await trio.to_thread.run_sync(manager.ready, f"Serving {target}")

@@ -25,7 +25,6 @@ from overlayd.errors import OverlaydError
 from overlayd.table.guest_path import printable
 
 LogFormat = Literal["text", "json"]
-LEVELS = ("debug", "info", "warning", "error")
 
 _SYSLOG = Path("/dev/log")
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -40,28 +39,24 @@ _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 def set_up_logging(level: str, form: LogFormat, file: str | None, *, background: bool) -> None:
     """Log to *file*, else to stderr, else (in the background) to syslog where there is one.
 
-    Raises OSError where *file* cannot be opened.
+    Raises OverlaydError where *file* cannot be opened.
     """
-    root = logging.getLogger()
-    for former in root.handlers[:]:
-        former.close()
-    root.handlers[:] = [Handover(_writer(form, file, background))]
-    root.setLevel(level.upper())
-    logging.getLogger("pyfuse3").setLevel(max(root.level, logging.INFO))
-    # The library's own way to end waits for every handler, for ever if one is stuck.
-    atexit.unregister(logging.shutdown)
-    atexit.register(finish_logging)
-
-
-def start_logging(level: str, form: LogFormat, file: str | None, *, background: bool) -> None:
-    """`set_up_logging` in a process that begins; raises OverlaydError for a useless *file*."""
     try:
-        set_up_logging(level, form, file, background=background)
+        writer = _writer(form, file, background)
     except OSError as error:
         raise OverlaydError(
             f"--log-file {printable(str(file))}: {(error.strerror or '').lower()};"
             " name a file that can be written"
         ) from None
+    root = logging.getLogger()
+    for former in root.handlers[:]:
+        former.close()
+    root.handlers[:] = [Handover(writer)]
+    root.setLevel(level.upper())
+    logging.getLogger("pyfuse3").setLevel(max(root.level, logging.INFO))
+    # The library's own way to end waits for every handler, for ever if one is stuck.
+    atexit.unregister(logging.shutdown)
+    atexit.register(finish_logging)
 
 
 def finish_logging() -> None:

@@ -3,9 +3,15 @@
 import errno
 
 from overlayd.host.mounts import FILE_SYSTEM_TYPE, Mount
+from overlayd.table.guest_path import printable
 
 DEAD_ERRORS = frozenset((errno.ENOTCONN, errno.ECONNABORTED))
 """What the kernel answers for a mount whose daemon is gone; the latter to what was under way."""
+
+
+def not_ours(mount: Mount) -> str:
+    """What a target holds where it holds another's *mount*, as the end of an error."""
+    return f"holds a mount of type {printable(mount.fs_type)}, which is none of overlayd's"
 
 
 def is_ours(mount: Mount) -> bool:

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 import trio
 
 from overlayd import __version__
-from overlayd.core.assembly import Attachment
 from overlayd.core.overlay import Overlay
-from overlayd.host import fs
 from overlayd.kernel import wire
 from overlayd.kernel.counters import Tally
 from overlayd.kernel.operations import Operations
@@ -127,19 +125,13 @@ class Status:
         """What is attached, in the order of the table: the one place that knows what by."""
         space = self._overlay.namespace
         for mount in space.assembly.attachments:
-            host, slow = _present_path(mount), space.is_slow(mount.stat)
+            host = printable(mount.source.present_host())
+            slow = space.is_slow(mount.stat)
             yield _Attached(mount.preopen, host, self._counters.of(mount), mount.overlaps, slow)
 
 
 def _by_name(errors: Mapping[int, int]) -> dict[str, int]:
     return {errno.errorcode.get(number, str(number)): errors[number] for number in sorted(errors)}
-
-
-def _present_path(mount: Attachment) -> str:
-    try:
-        return printable(os.fsdecode(fs.present_path(mount.fd)))
-    except OSError:  # longer than PATH_MAX
-        return printable(mount.preopen.host)
 
 
 def _resident() -> int:

@@ -5,11 +5,11 @@ import os
 import shlex
 import shutil
 import subprocess
-import threading
 from contextlib import suppress
 
 from overlayd.errors import OverlaydError
 from overlayd.host.mounts import Mount, detach, mount_at, read_mounts, unmount
+from overlayd.service.health import within
 from overlayd.service.ours import DEAD_ERRORS, is_ours
 from overlayd.table.guest_path import printable
 
@@ -95,18 +95,15 @@ def _is_dead(target: str) -> bool:
 
     One that is alive and does not answer in time counts as live.
     """
-    answers: list[int | None] = []
 
-    def ask() -> None:
+    def ask() -> int:
         try:
             os.statvfs(target)
         except OSError as error:
-            answers.append(error.errno)
+            return error.errno or errno.EIO
+        return 0
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_PROBE_SECONDS)
-    return bool(answers) and answers[0] in DEAD_ERRORS
+    return within(_PROBE_SECONDS, ask) in DEAD_ERRORS
 
 
 def take_down(target: str, mount: Mount, *, lazy: bool = True) -> None:

@@ -2,6 +2,8 @@
 
 import os
 
+from overlayd.errors import einval, enametoolong
+
 GuestPath = tuple[bytes, ...]
 """The components of a guest path below `/`; the empty tuple is `/` itself."""
 
@@ -10,6 +12,10 @@ NAME_MAX = 255
 
 PATH_MAX = 4095
 """Longest guest path in bytes: no system call takes a longer one (limits.h, without the NUL)."""
+
+
+_SLASH = ord("/")  # looking for a number in bytes takes a tenth of what looking for bytes does
+_NO_NAMES = frozenset((b"", b".", b".."))
 
 
 def parse_guest_path(text: str) -> GuestPath:
@@ -31,6 +37,14 @@ def parse_guest_path(text: str) -> GuestPath:
     if sum(map(len, components)) + len(components) > PATH_MAX:
         raise ValueError(f"the guest path is longer than {PATH_MAX} bytes")
     return components
+
+
+def check_name(name: bytes) -> None:
+    """Refuse what no directory entry can be called; the kernel's own limit for FUSE is 1024."""
+    if len(name) > NAME_MAX:
+        raise enametoolong()
+    if name in _NO_NAMES or _SLASH in name or 0 in name:
+        raise einval()
 
 
 def show(path: GuestPath) -> str:
