@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,32 @@ def test_both_serve(
         assert status["wire"] == said
 
 
+@pytest.mark.parametrize("switch", ["on", "off"])
+def test_what_writing_asks_for(
+    switch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is told who clears set-id bits, the kernel asks for capabilities each time."""
+    monkeypatch.setenv("OVERLAYD_WIRE", switch)
+    source = plant(tmp_path / "source", "file=x")
+    with mounted(tmp_path, f"{source}::/") as target:
+        for flags, synced in ((0, 0), (os.O_DSYNC, 20), (os.O_SYNC, 20), (os.O_DIRECT, 0)):
+            fd = os.open(target / "file", os.O_WRONLY | flags)
+            with mmap.mmap(-1, 4096) as page:
+                before = requests_of(target)
+                assert [os.pwrite(fd, page, i * 4096) for i in range(20)] == [4096] * 20
+                asked = requests_of(target) - before
+            os.close(fd)
+            assert asked["write"] == 20
+            assert asked["fsync"] == synced
+            assert (asked["getxattr"] >= 20) is (switch == "off")
+
+
+def requests_of(target: Path) -> Counter[str]:
+    """All so far, by operation."""
+    status = json.loads(overlayd("status", "--json", str(target)))["status"]
+    return Counter(status["operations"])
+
+
 def test_a_listing_that_is_kept_is_not_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,20 +71,16 @@ def test_a_listing_that_is_kept_is_not_asked_for_again(
     source = plant(tmp_path / "source", *(f"dir/file{number}=x" for number in range(50)))
     with mounted(tmp_path, f"{source}::/") as target:
 
-        def asked() -> Counter[str]:
-            status = json.loads(overlayd("status", "--json", str(target)))["status"]
-            return Counter(status["operations"])
-
         def walk() -> int:
             return len([entry.stat() for entry in os.scandir(target / "dir")])
 
         def costs_nothing() -> bool:
-            before = asked()["readdir"]
+            before = requests_of(target)["readdir"]
             assert walk() == 50
-            return asked()["readdir"] == before
+            return requests_of(target)["readdir"] == before
 
         assert walk() == 50
-        assert asked()["readdir"] > 0
+        assert requests_of(target)["readdir"] > 0
         assert wait_until(costs_nothing)  # once the directory is watched
         (target / "dir/new").touch()
         assert walk() == 51

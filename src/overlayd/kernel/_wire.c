@@ -33,6 +33,7 @@
 /* From newer kernel headers than those that this may be built with. */
 #define OPEN_KEEP_CACHE (1u << 1)
 #define OPEN_PASSTHROUGH (1u << 7)
+#define WRITE_CLEARS_SET_ID (1u << 2)
 #define INIT_EXTENDED (1u << 30)
 #define INIT_STACK_DEPTH 36 /* where in fuse_init_out; `flags2` lies just before it */
 #define INIT_FLAGS2 32
@@ -53,6 +54,7 @@ static size_t amendment_count;
 static uint64_t wanted, offered, granted; /* INIT flags, the second word of them above 32 bits */
 static uint32_t stack_depth;
 static unsigned long long amended; /* replies to OPEN, OPENDIR and CREATE */
+static int clears_set_id; /* whether the last request is a write that set-id bits do not survive */
 static int session_fd = -1;
 static const char *trouble = "nothing is mounted";
 
@@ -99,12 +101,24 @@ static uint64_t flags_offered(const char *argument, size_t size) {
     return flags & INIT_EXTENDED ? flags | (uint64_t)words[4] << 32 : flags;
 }
 
+static int is_clearing(const char *argument, size_t size) {
+    struct fuse_write_in write;
+    if (size < sizeof(write))
+        return 0;
+    memcpy(&write, argument, sizeof(write));
+    return (write.write_flags & WRITE_CLEARS_SET_ID) != 0;
+}
+
 static void look_at_request(const char *message, size_t size) {
     struct fuse_in_header header;
+    clears_set_id = 0;
     if (size < sizeof(header))
         return; /* libfuse complains of it */
     memcpy(&header, message, sizeof(header));
     switch (header.opcode) {
+    case FUSE_WRITE:
+        clears_set_id = is_clearing(message + sizeof(header), size - sizeof(header));
+        break;
     case FUSE_INIT:
         offered = flags_offered(message + sizeof(header), size - sizeof(header));
         granted = 0;
@@ -225,6 +239,7 @@ __attribute__((visibility("default"))) int fuse_session_mount(struct fuse_sessio
     session_fd = fuse_session_fd(session);
     request_count = amendment_count = 0;
     offered = granted = amended = 0;
+    clears_set_id = 0;
     if (hook == NULL)
         trouble = "this libfuse is older than 3.14";
     else if (hook(session, &io, session_fd) != 0)
@@ -263,6 +278,11 @@ static PyObject *py_amend_open(PyObject *module, PyObject *arguments) {
     return PyBool_FromLong(fits);
 }
 
+static PyObject *py_clears_set_id(PyObject *module, PyObject *arguments) {
+    (void)module, (void)arguments;
+    return PyBool_FromLong(clears_set_id);
+}
+
 static PyObject *py_state(PyObject *module, PyObject *arguments) {
     (void)module, (void)arguments;
     return Py_BuildValue("ziKKK", trouble, session_fd, (unsigned long long)offered,
@@ -272,6 +292,7 @@ static PyObject *py_state(PyObject *module, PyObject *arguments) {
 static PyMethodDef methods[] = {
     {"want", py_want, METH_VARARGS, "want(init_flags, stack_depth), before the mount"},
     {"amend_open", py_amend_open, METH_VARARGS, "amend_open(handle, flags, backing) -> bool"},
+    {"clears_set_id", py_clears_set_id, METH_NOARGS, "clears_set_id() -> bool, of the last request"},
     {"state", py_state, METH_NOARGS, "state() -> (trouble, session_fd, offered, granted, amended)"},
     {NULL, NULL, 0, NULL},
 };

@@ -207,6 +207,7 @@ def _mount(plan: MountPlan, operations: Operations) -> None:
     _check_device()
     hosts = [_present_path(source) for source in plan.sources]
     options = fuse_options(plan.mount_options, hosts, allow_other=plan.allow_other)
+    wire.want(set_id="suid" in options)
     with open(os.memfd_create("libfuse"), "w+b") as said, _stderr_into(said.fileno()):
         try:
             pyfuse3.init(operations, os.path.abspath(plan.target), options)
