@@ -20,6 +20,9 @@ from typing import Any
 import pyfuse3
 import trio
 
+from overlayd.host.bell import Bell
+from overlayd.kernel.workers import Workers
+
 _PATIENCE_NS = 80_000
 """For how long the next request is polled for; where tried, a busy guest's came within 60 us."""
 _TURN_NS = 4_000_000
@@ -28,14 +31,20 @@ _AWAY_TURN_NS = 500_000
 """The same while a request waits for something: what its thread has found out is to be answered."""
 _AWAY_NS = 5_000_000
 """For so long a request that waits for something keeps the loop from polling."""
+_LISTEN_MS = 1
+"""For so long its answer is slept for here, with nothing else that the daemon does going on."""
 _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
 class RequestLoop:
     """Takes the place of `trio.Lock` and of waiting for the descriptor in pyfuse3's loop."""
 
-    def __init__(self, processors: int) -> None:
+    def __init__(self, processors: int, workers: Workers | None = None) -> None:
         """With one processor only, polling would keep the guest from asking."""
+        self._workers = workers
+        self._bell: Bell | None = None
+        self._either: select.poll | None = None
+        """Whether there is a request, or the bell has been rung."""
         self._patience = _PATIENCE_NS if processors > 1 else 0
         self._budget = 0
         self._next_turn = 0
@@ -92,12 +101,17 @@ class RequestLoop:
             await trio.lowlevel.checkpoint()
             now = time.perf_counter_ns()
             self._next_turn = now + (_AWAY_TURN_NS if self._away else _TURN_NS)
-        events = () if self._ends else self._ask(poll, now)
-        while not events:
+        while True:
             if self._ends:
                 raise trio.ClosedResourceError
+            events = self._ask(poll, now)
+            if events:
+                break
+            if self._workers is not None and self._has_just_left(now):
+                if await self._listen(self._workers, descriptor):
+                    now = time.perf_counter_ns()
+                    continue
             await trio.lowlevel.wait_readable(descriptor)
-            events = poll.poll(0)
             self._learn(now)
         if events[0][1] & _BROKEN:  # unmounted: every task is to find out
             self._ends = True
@@ -108,9 +122,32 @@ class RequestLoop:
         while not (events := poll.poll(0)):
             now = time.perf_counter_ns()
             # What a thread has found out can be answered only once this loop sleeps.
-            if now >= end or (self._away and now < self._away_since + _AWAY_NS):
+            if now >= end or self._has_just_left(now):
                 break
         return events
+
+    def _has_just_left(self, now: int) -> bool:
+        """Whether a request waits for something that others were quick to give."""
+        return self._away > 0 and now < self._away_since + _AWAY_NS
+
+    async def _listen(self, workers: Workers, descriptor: int) -> bool:
+        """Sleep until there is a request or an answer, for a moment; whether there is."""
+        if self._bell is None or self._either is None:
+            self._bell, self._either = Bell(), select.poll()
+            self._either.register(descriptor, select.POLLIN)
+            self._either.register(self._bell.descriptor, select.POLLIN)
+        workers.ring = self._bell.ring
+        try:
+            found = workers.has_answers or self._either.poll(_LISTEN_MS)
+        finally:
+            workers.ring = None
+        away = self._away
+        if workers.collect():
+            self._bell.silence()
+            await trio.lowlevel.checkpoint()
+            if self._away == away:  # trio goes by no order: it was our turn before theirs
+                await trio.lowlevel.checkpoint()
+        return bool(found)
 
     def _learn(self, since: int) -> None:
         """Poll next time as long as it takes, if requests came that close; else ever less."""

@@ -2,9 +2,8 @@
 
 A handler is a plain function. It is called on the event loop and nothing is awaited; where the core
 says that it would have to wait for a device or server, it is called again in a worker thread that
-may wait. Threads are rationed by device, so that a stuck one starves nobody else. `answering` is
-the only place where errors are converted: pyfuse3 ends the whole mount for any exception that is
-not a FUSEError.
+may wait. `answering` is the only place where errors are converted: pyfuse3 ends the whole mount for
+any exception that is not a FUSEError.
 """
 
 import errno
@@ -22,13 +21,13 @@ from pyfuse3 import FUSEError
 from overlayd.core.overlay import Overlay
 from overlayd.core.types import ErrorStyle, WouldBlock
 from overlayd.kernel.counters import Counters, subject_of
+from overlayd.kernel.workers import Workers
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS_PER_DEVICE = 16
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 _ASKED_ONCE = frozenset(("flush", "fsync", "fsyncdir", "release", "releasedir"))
 """The host tells of a failed writeback once: asked again, it would say that all is well."""
@@ -106,7 +105,7 @@ class Requests(pyfuse3.Operations):
         """Entered around whatever a request waits for: others are to be read meanwhile."""
         self._overlay = overlay
         self._under_way: set[trio.Event] = set()
-        self._limiters: dict[int, trio.CapacityLimiter] = {}
+        self.workers = Workers()
 
     async def drained(self, seconds: float) -> bool:
         """Whether all requests that are in threads now end within *seconds*.
@@ -171,16 +170,11 @@ class Requests(pyfuse3.Operations):
         return self.descriptors.freed != freed
 
     async def _in_thread(self, device: int, answer: Callable[[], T]) -> T:
-        limiter = self._limiters.get(device)
-        if limiter is None:
-            limiter = self._limiters[device] = trio.CapacityLimiter(_THREADS_PER_DEVICE)
         ended = trio.Event()
         self._under_way.add(ended)
         try:
             with self.away():
-                return await trio.to_thread.run_sync(
-                    self._patiently, answer, abandon_on_cancel=True, limiter=limiter
-                )
+                return await self.workers.run(device, partial(self._patiently, answer))
         finally:
             self._under_way.discard(ended)
             ended.set()

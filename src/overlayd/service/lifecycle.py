@@ -149,7 +149,7 @@ class _Live(NamedTuple):
 def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iterator[_Live]:
     """The FUSE session, the record of it and its socket, taken down at the end of the block."""
     operations = Operations(overlay, plan.cache, plan.errors)
-    loop = RequestLoop(len(os.sched_getaffinity(0)))
+    loop = RequestLoop(len(os.sched_getaffinity(0)), operations.workers)
     operations.away = loop.away
     loop.install()
     _mount(plan, operations)
