@@ -13,10 +13,11 @@ the way says so (`away`), and one that waits for its turn is woken then.
 
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import outcome
 import pyfuse3
 import trio
 
@@ -33,7 +34,21 @@ _AWAY_NS = 5_000_000
 """For so long a request that waits for something keeps the loop from polling."""
 _LISTEN_MS = 1
 """For so long its answer is slept for here, with nothing else that the daemon does going on."""
+_EXPECTED_NS = 250_000
+"""For so long it is looked whether something is there that a fast disk is about to bring."""
+_MOST_EXPECTED = 64
 _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
+
+
+class _Expected:
+    """Something that is about to be there, and the task that waits for it."""
+
+    __slots__ = ("is_there", "task", "until")
+
+    def __init__(self, is_there: Callable[[], bool]) -> None:
+        self.is_there = is_there
+        self.task = trio.lowlevel.current_task()
+        self.until = time.perf_counter_ns() + _EXPECTED_NS
 
 
 class RequestLoop:
@@ -42,6 +57,7 @@ class RequestLoop:
     def __init__(self, processors: int, workers: Workers | None = None) -> None:
         """With one processor only, polling would keep the guest from asking."""
         self._workers = workers
+        self._expected: list[_Expected] = []
         self._bell: Bell | None = None
         self._either: select.poll | None = None
         """Whether there is a request, or the bell has been rung."""
@@ -104,15 +120,17 @@ class RequestLoop:
         while True:
             if self._ends:
                 raise trio.ClosedResourceError
+            ready = self._look() if self._expected else 0
             events = self._ask(poll, now)
             if events:
                 break
-            if self._workers is not None and self._has_just_left(now):
-                if await self._listen(self._workers, descriptor):
-                    now = time.perf_counter_ns()
-                    continue
-            await trio.lowlevel.wait_readable(descriptor)
-            self._learn(now)
+            if ready or self._expected:
+                await self._let_go_on(ready)
+            elif not await self._listen(descriptor, now):
+                await trio.lowlevel.wait_readable(descriptor)
+                self._learn(now)
+                continue
+            now = time.perf_counter_ns()
         if events[0][1] & _BROKEN:  # unmounted: every task is to find out
             self._ends = True
 
@@ -130,8 +148,50 @@ class RequestLoop:
         """Whether a request waits for something that others were quick to give."""
         return self._away > 0 and now < self._away_since + _AWAY_NS
 
-    async def _listen(self, workers: Workers, descriptor: int) -> bool:
+    async def soon(self, is_there: Callable[[], bool]) -> bool:
+        """Whether *is_there* comes true within a moment: the loop asks it again and again.
+
+        For what the host was asked for already and nothing tells of.
+        """
+        if self._away >= _MOST_EXPECTED:  # somebody has to read requests, or nobody would look
+            return False
+        expected = _Expected(is_there)
+        self._expected.append(expected)
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            self._expected.remove(expected)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        with self.away():
+            came: bool = await trio.lowlevel.wait_task_rescheduled(give_up)
+        return came
+
+    def _look(self) -> int:
+        """Let go on what is there by now, or took too long; how many that were."""
+        now = time.perf_counter_ns()
+        before = len(self._expected)
+        for expected in tuple(self._expected):
+            came = expected.is_there()
+            if came or now > expected.until:
+                self._expected.remove(expected)
+                trio.lowlevel.reschedule(expected.task, outcome.Value(came))
+        return before - len(self._expected)
+
+    async def _let_go_on(self, ready: int) -> None:
+        """Let tasks run that something was found out for, *ready* at least."""
+        if self._workers is not None and self._workers.collect():
+            ready += 1
+        away = self._away
+        if ready:
+            await trio.lowlevel.checkpoint()
+            if self._away == away:  # trio goes by no order: it was our turn before theirs
+                await trio.lowlevel.checkpoint()
+
+    async def _listen(self, descriptor: int, now: int) -> bool:
         """Sleep until there is a request or an answer, for a moment; whether there is."""
+        workers = self._workers
+        if workers is None or not self._has_just_left(now):
+            return False
         if self._bell is None or self._either is None:
             self._bell, self._either = Bell(), select.poll()
             self._either.register(descriptor, select.POLLIN)
@@ -141,12 +201,9 @@ class RequestLoop:
             found = workers.has_answers or self._either.poll(_LISTEN_MS)
         finally:
             workers.ring = None
-        away = self._away
-        if workers.collect():
+        if workers.has_answers:
             self._bell.silence()
-            await trio.lowlevel.checkpoint()
-            if self._away == away:  # trio goes by no order: it was our turn before theirs
-                await trio.lowlevel.checkpoint()
+            await self._let_go_on(0)
         return bool(found)
 
     def _learn(self, since: int) -> None:

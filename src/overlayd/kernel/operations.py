@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pyfuse3
@@ -352,8 +353,16 @@ class Operations(Requests):
             data = self._data.read_cached(fh, off, size)
             if data is not None:
                 return data  # type: ignore[return-value]  # pyfuse3 takes any buffer
+            if not self._data.may_block(fh):  # then the host has begun to read it, or to read ahead
+                raise WouldBlock(self._device(fh), partial(self._is_cached, fh, off, size))
         self._consent_to_wait(fh)
         return self._data.read(fh, off, size)
+
+    def _is_cached(self, fh: int, off: int, size: int) -> bool:
+        try:
+            return self._data.read_cached(fh, off, size) is not None
+        except OSError:  # which asking once more tells
+            return True
 
     @answering_then(_note_written)
     def write(self, fh: int, off: int, buf: bytes) -> int:

@@ -9,6 +9,7 @@ any exception that is not a FUSEError.
 import errno
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_MOST_LATE = 8
+"""A device that does not bring anything at once is tried with every 256th request."""
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 _ASKED_ONCE = frozenset(("flush", "fsync", "fsyncdir", "release", "releasedir"))
 """The host tells of a failed writeback once: asked again, it would say that all is well."""
@@ -73,14 +76,17 @@ def _answered(handler: Callable[P, T], then: Then | None) -> Callable[P, Corouti
             try:
                 answer = handler(*args)  # type: ignore[call-arg]
             except WouldBlock as wait:
-                device = wait.device
+                device, is_there = wait.device, wait.is_there
             except OSError as error:
                 if not may_repeat or not await requests.room_comes(error, freed):
                     raise
                 answer = await requests.ask(partial(handler, *args))
             if device is not None:
                 again = partial(handler, *args)
-                answer = await requests.ask_in_thread(device, again, freed, may_repeat)
+                if is_there is not None and await requests.comes(device, is_there):
+                    answer = await requests.ask(again)
+                else:
+                    answer = await requests.ask_in_thread(device, again, freed, may_repeat)
             if then is not None:
                 then(requests, answer, args[1])
             return answer
@@ -93,6 +99,10 @@ def _answered(handler: Callable[P, T], then: Then | None) -> Callable[P, Corouti
     return wrapper  # type: ignore[return-value]
 
 
+async def _never(_: Callable[[], bool]) -> bool:
+    return False
+
+
 class Requests(pyfuse3.Operations):
     """What all handlers of one mount go through."""
 
@@ -103,7 +113,13 @@ class Requests(pyfuse3.Operations):
         self.error_style = errors
         self.away: Callable[[], AbstractContextManager[None]] = nullcontext
         """Entered around whatever a request waits for: others are to be read meanwhile."""
+        self.soon: Callable[[Callable[[], bool]], Coroutine[Any, Any, bool]] = _never
+        """Whether something comes true within a moment."""
         self._overlay = overlay
+        self._late: Counter[int] = Counter()
+        """How often in turn a device did not bring what was expected soon, and"""
+        self._passed_over: Counter[int] = Counter()
+        """how many requests nothing is expected for because of that."""
         self._under_way: set[trio.Event] = set()
         self.workers = Workers()
 
@@ -129,6 +145,18 @@ class Requests(pyfuse3.Operations):
             number = errno.EIO
         self.counters.errors[number] += 1
         return number
+
+    async def comes(self, device: int, is_there: Callable[[], bool]) -> bool:
+        """Whether *device* brings something within a moment, if it is one that does so."""
+        if self._passed_over[device]:
+            self._passed_over[device] -= 1
+            return False
+        if await self.soon(is_there):
+            self._late.pop(device, None)
+            return True
+        self._late[device] = late = min(self._late[device] + 1, _MOST_LATE)
+        self._passed_over[device] = 1 << late
+        return False
 
     async def ask(self, answer: Callable[[], T]) -> T:
         """What *answer* gives here if it need not wait, else in a thread that may."""
