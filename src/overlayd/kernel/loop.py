@@ -37,6 +37,7 @@ _LISTEN_MS = 1
 _EXPECTED_NS = 250_000
 """For so long it is looked whether something is there that a fast disk is about to bring."""
 _MOST_EXPECTED = 64
+"""Far fewer than there are tasks: one of the others reads requests, and looks."""
 _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
