@@ -199,6 +199,24 @@ def test_set_id_bits_fall_whoever_opened_what_a_user_writes_to(
         assert through_it == made(top.parent / "source/shared" / path.name), path
 
 
+@pytest.mark.parametrize("user", [BOB, MEMBER])
+def test_a_set_gid_bit_falls_by_the_groups_of_who_writes(
+    open_to_all: tuple[Path, Path], user: User
+) -> None:
+    for tree in open_to_all:
+        path = tree / "shared/of-a-group"
+        path.write_text("x")
+        os.chown(path, -1, 64050)
+        os.chmod(path, 0o2666)
+
+    assert (
+        both(open_to_all, user, lambda tree: (tree / "shared/of-a-group").write_text("y")) == "ok"
+    )
+    top, plain = open_to_all
+    assert made(top / "shared/of-a-group") == made(plain / "shared/of-a-group")
+    assert bool((plain / "shared/of-a-group").stat().st_mode & stat.S_ISGID) is (user is MEMBER)
+
+
 def test_capabilities_of_a_file_do_not_survive_a_write(open_to_all: tuple[Path, Path]) -> None:
     chown_and_kill = struct.pack("<5I", 0x2000001, 0x21, 0, 0, 0)
     for tree in open_to_all:

@@ -163,7 +163,8 @@ class Data:
             if handle.clears_set_id:
                 fs.clear_set_id(fd)
             return fs.write(fd, offset, data)
-        with self._namespace.credentials.acting_as(handle.opener):
+        groups = fs.is_set_gid(fd)  # whether that falls is all that depends on them
+        with self._namespace.credentials.acting_as(handle.opener, groups=groups):
             return fs.write(fd, offset, data)
 
     def clears_set_id(self, number: int) -> None:

@@ -391,6 +391,11 @@ def write(fd: Fd, offset: int, data: bytes) -> int:
     return done
 
 
+def is_set_gid(fd: Fd) -> bool:
+    """Whether what *fd* is open on has the set-gid bit."""
+    return bool(os.fstat(fd.number).st_mode & stat.S_ISGID)
+
+
 def clear_set_id(fd: Fd) -> None:
     """Take away the bits that do not survive a write to what *fd* is open on (inode(7))."""
     mode = stat.S_IMODE(os.fstat(fd.number).st_mode)
