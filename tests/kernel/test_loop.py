@@ -195,6 +195,24 @@ def test_all_that_comes_from_threads_or_soon_is_answered(processors: int, seed: 
         assert set(came) == {True, False}
 
 
+@pytest.mark.parametrize("unmounted", [True, False])
+def test_at_the_end_nothing_is_expected_any_more(unmounted: bool) -> None:
+    came: list[bool] = []
+
+    def answer(session: Session, request: bytes) -> object:
+        return expect(session, 1 << 60, came) if request == b"never" else None
+
+    with session(answer) as it:
+        if unmounted:
+            it.ask(*[b"never"] * 5)
+            it.guest.close()
+        else:
+            it.ask(*[b"never"] * 5, STOP)
+        run_beside(it, trio.lowlevel.checkpoint)
+        assert came == [False] * (1 if unmounted else 5)
+        assert it.tasks == 0
+
+
 def test_what_waits_keeps_nobody_else_waiting() -> None:
     release = trio.Event()
 

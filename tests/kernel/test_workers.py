@@ -38,23 +38,26 @@ def test_what_is_found_out_comes_back() -> None:
 def test_a_device_has_a_limit_of_its_own() -> None:
     async def main() -> None:
         workers, release = Workers(), threading.Event()
-        inside = 0
-        most = 0
+        begun: list[None] = []
+        ended: list[None] = []
+        most = []
 
         def wait() -> None:
-            nonlocal inside, most
-            inside += 1
-            most = max(most, inside)
+            begun.append(None)
+            most.append(len(begun) - len(ended))
             release.wait(10)
-            inside -= 1
+            ended.append(None)
 
         async with trio.open_nursery() as nursery:
             for _ in range(40):
                 nursery.start_soon(workers.run, SLOW, wait)
             for _ in range(3):
                 await workers.run(FAST, lambda: None)
+            while len(begun) < module._THREADS_PER_DEVICE:
+                await trio.sleep(0.001)
             release.set()
-        assert most == module._THREADS_PER_DEVICE
+        assert len(begun) == 40
+        assert max(most) == module._THREADS_PER_DEVICE
         assert not workers._running and not workers._waiting
 
     run(main)
@@ -83,12 +86,13 @@ def test_threads_that_nobody_needs_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         workers = Workers()
-        before = threading.active_count()
+        before = set(threading.enumerate())
         for pause in (0, 0.001, 0.002, 0.003) * 25:  # so that some are taken as they go
             assert await workers.run(FAST, lambda: 5) == 5
             time.sleep(pause)
-        while threading.active_count() > before:
-            await trio.sleep(0.001)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(10)
+            assert not thread.is_alive()
         assert workers._idle == []
 
     run(main)

@@ -133,7 +133,7 @@ class RequestLoop:
                 continue
             now = time.perf_counter_ns()
         if events[0][1] & _BROKEN:  # unmounted: every task is to find out
-            self._ends = True
+            self._end()
 
     def _ask(self, poll: select.poll, now: int) -> Any:
         """Ask whether there is a request, for as long as it pays; what was seen."""
@@ -154,7 +154,9 @@ class RequestLoop:
 
         For what the host was asked for already and nothing tells of.
         """
-        if self._away >= _MOST_EXPECTED:  # somebody has to read requests, or nobody would look
+        if (
+            self._ends or self._away >= _MOST_EXPECTED
+        ):  # somebody has to read requests, or nobody would look
             return False
         expected = _Expected(is_there)
         self._expected.append(expected)
@@ -202,8 +204,9 @@ class RequestLoop:
             found = workers.has_answers or self._either.poll(_LISTEN_MS)
         finally:
             workers.ring = None
-        if workers.has_answers:
+        if found:  # even if it rang for what was collected before
             self._bell.silence()
+        if workers.has_answers:
             await self._let_go_on(0)
         return bool(found)
 
@@ -215,9 +218,16 @@ class RequestLoop:
 
     def notify_closing(self, descriptor: int) -> None:
         """End all waiting on *descriptor*."""
-        self._ends = True
+        self._end()
         self._waiting.unpark_all()
         trio.lowlevel.notify_closing(descriptor)
+
+    def _end(self) -> None:
+        """Nobody reads requests any more, nor looks for what is expected."""
+        self._ends = True
+        for expected in self._expected:
+            trio.lowlevel.reschedule(expected.task, outcome.Value(False))
+        self._expected.clear()
 
 
 class _Lowlevel:
