@@ -15,7 +15,10 @@ _ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 class Handle:
     """An open file or directory stream."""
 
-    __slots__ = ("fd", "flags", "is_path", "listing", "node", "number", "opener", "revoked")
+    __slots__ = (
+        *("clears_set_id", "fd", "flags", "is_path", "listing", "node"),
+        *("number", "opener", "revoked"),
+    )
 
     def __init__(self, number: int, node: Node, fd: Fd | None, flags: int, opener: Caller) -> None:
         self.number = number
@@ -30,6 +33,8 @@ class Handle:
         """Whose rights writing through it is done with (set-id bits are cleared by them)."""
         self.revoked = False
         """Whether writing through it came to an end: what it is open on is now read-only."""
+        self.clears_set_id = False
+        """Whether somebody writes through it after whom no set-id bit may be left."""
         self.listing: list[bytes] | None = None
         """Directories: the names as they were when the listing was last begun."""
 

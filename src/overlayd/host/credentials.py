@@ -37,20 +37,20 @@ class Credentials:
         self._groups = tuple(os.getgroups())
         self.privileged = self._uid == 0 and libc.can_set_thread_groups()
 
-    def acting_as(self, caller: Caller) -> AbstractContextManager[None]:
+    def acting_as(self, caller: Caller, *, groups: bool = True) -> AbstractContextManager[None]:
         """Run the block under *caller*'s file system ids, in this thread only.
 
         An unprivileged daemon serves its own user alone, or others under its own rights: then
-        nothing is switched. Raises OSError (EPERM) where the ids cannot be taken on.
+        nothing is switched. Without *groups*, which take some time to find out, the supplementary
+        ones stay ours. Raises OSError (EPERM) where the ids cannot be taken on.
         """
         if not self.privileged or (caller.uid == self._uid and caller.gid == self._gid):
             return _AS_WE_ARE
-        return self._switched(caller)
+        # Root's groups decide nothing, and reading them costs more than most operations.
+        return self._switched(caller, _groups_of(caller.pid) if groups and caller.uid else None)
 
     @contextmanager
-    def _switched(self, caller: Caller) -> Iterator[None]:
-        # Root's groups decide nothing, and reading them costs more than most operations.
-        groups = None if caller.uid == 0 else _groups_of(caller.pid)
+    def _switched(self, caller: Caller, groups: tuple[int, ...] | None) -> Iterator[None]:
         if groups == self._groups:
             groups = None
         try:
