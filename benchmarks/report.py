@@ -11,18 +11,30 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.goals import GOALS, Goal, Values, Verdict, judge, ratios, times_as_fast, typical
-from benchmarks.goals import share_of_native as share
+from benchmarks.goals import (
+    GOALS,
+    NATIVE,
+    ORDINARY,
+    PASSTHROUGH,
+    PEER,
+    US,
+    Values,
+    Verdict,
+    judge,
+    ratios,
+    typical,
+)
 from benchmarks.measure import Results, Row, Sizes
+from benchmarks.subjects import DATA, NAMES
 
 FORMAT = 1
 BEGIN, END = "<!-- made by make bench: begin -->", "<!-- made by make bench: end -->"
-FIRST_ORDER = ("native", "bind", "bindfs", "overlayd")
+FIRST_ORDER = (NATIVE, "bind", PEER, US, PASSTHROUGH, ORDINARY)
 SCALES = {"us": 1e3, "ms": 1e6, "s": 1e9, "MB": 1e6, "bytes": 1.0, "ticks": 1.0}
 TIMES = ("us", "ms", "s")
 SHOWN_UNIT = {"us": "µs"}
@@ -44,16 +56,19 @@ class Document:
     seconds: float
     rounds: int
 
-    @property
-    def subjects(self) -> list[str]:
-        """Those with any value, the important ones first."""
-        found = {subject for row in self.values.values() for subject in row}
+    def subjects(self, part: str) -> list[str]:
+        """Those with any value in a part of the run, the important ones first."""
+        found = {subject for row in self.measured(part) for subject in self.values[row.name]}
         return [name for name in FIRST_ORDER if name in found] + sorted(found - {*FIRST_ORDER})
 
     @property
-    def measured(self) -> list[Row]:
-        """The rows that have values."""
-        return [row for row in self.rows if row.name in self.values]
+    def parts(self) -> list[str]:
+        """Of which anything was measured."""
+        return [part for part in (NAMES, DATA) if self.measured(part)]
+
+    def measured(self, part: str) -> list[Row]:
+        """The rows of a part that have values."""
+        return [row for row in self.rows if row.part == part and row.name in self.values]
 
     def verdicts(self) -> list[Verdict]:
         """Goal by goal, those of which anything was measured."""
@@ -77,7 +92,7 @@ def document(
 ) -> Document:
     """A run that has just ended."""
     words = {name: value for name, value in asdict(sizes).items() if isinstance(value, int | float)}
-    titled = tuple(Row(row.name, row.title.format(**words), row.unit) for row in rows)
+    titled = tuple(replace(row, title=row.title.format(**words)) for row in rows)
     most_first = sorted(results.spent.items(), key=lambda pair: -pair[1])
     spent = {name: round(taken, 1) for name, taken in most_first}
     return Document(
@@ -131,22 +146,24 @@ def spread(found: Sequence[float]) -> str:
     return f"{median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
 
 
-def table(run: Document) -> tuple[list[str], list[list[str]]]:
-    """Head and lines: medians of all subjects, and the two ratios."""
-    head = ["workload", "unit", *run.subjects, "native/overlayd", "bindfs/overlayd"]
+def table(run: Document, part: str) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: medians of all subjects, and what each of ours is beside the others."""
+    subjects = run.subjects(part)
+    pairs = [
+        (other, one)
+        for one in subjects
+        if one.startswith(US)
+        for other in (NATIVE, PEER)
+        if other in subjects or part == NAMES
+    ]
+    head = ["workload", "unit", *subjects, *(f"{other}/{one}" for other, one in pairs)]
     lines = []
-    for row in run.measured:
-        medians = [
-            shown(typical(run.values, row.name, subject), row.unit) for subject in run.subjects
+    for row in run.measured(part):
+        medians = [shown(typical(run.values, row.name, subject), row.unit) for subject in subjects]
+        compared = [
+            spread(ratios(run.values, row.name, one, other) if row.unit in TIMES else [])
+            for one, other in pairs
         ]
-        compared = (
-            ["-", "-"]
-            if row.unit not in TIMES
-            else [
-                spread(ratios(run.values, row.name, other, "overlayd"))
-                for other in ("native", "bindfs")
-            ]
-        )
         lines.append([row.title, SHOWN_UNIT.get(row.unit, row.unit), *medians, *compared])
     return head, lines
 
@@ -158,8 +175,13 @@ def outcome(one: Verdict) -> str:
     return "reached" if one.reached else "not reached"
 
 
-def goal_table(run: Document) -> tuple[list[str], list[list[str]]]:
-    """Head and lines: each goal of which anything was measured."""
+def goal_table(run: Document, part: str) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: the goals of a part of which anything was measured."""
+    return goals_of_data(run) if part == DATA else goals_of_names(run)
+
+
+def goals_of_names(run: Document) -> tuple[list[str], list[list[str]]]:
+    """One line for each."""
     titles = {row.name: row.title for row in run.rows}
     lines = [
         [
@@ -170,8 +192,40 @@ def goal_table(run: Document) -> tuple[list[str], list[list[str]]]:
             outcome(one),
         ]
         for one in run.verdicts()
+        if one.of == US
     ]
     return ["workload", "against", "goal", "measured", ""], lines
+
+
+COLUMNS = {
+    (PASSTHROUGH, NATIVE): "with passthrough, against native",
+    (PASSTHROUGH, PEER): "with passthrough, against bindfs",
+    (ORDINARY, PEER): "without, against bindfs",
+}
+"""Of the goals of data, by whose they are and against whom."""
+
+
+def goals_of_data(run: Document) -> tuple[list[str], list[list[str]]]:
+    """One line for each workload, as most have the same goals."""
+    found = {(one.row, one.of, one.against): one for one in run.verdicts()}
+    bounds = {(one.of, one.against): one.goal for one in found.values()}
+    head = [f"{title}: {bounds[key]}" for key, title in COLUMNS.items() if key in bounds]
+    lines = [
+        [row.title, *(judged(run, found.get((row.name, *key))) for key in COLUMNS if key in bounds)]
+        for row in run.measured(DATA)
+    ]
+    return ["workload", *head], lines
+
+
+def judged(run: Document, one: Verdict | None) -> str:
+    """A figure and its outcome; and that of native, where not even that is so far ahead."""
+    if one is None:
+        return ""
+    text = f"{one.shown} {outcome(one)}".strip()
+    if one.figure is None or one.reached or one.against != PEER or one.of != PASSTHROUGH:
+        return text
+    native = spread(ratios(run.values, one.row, PEER, NATIVE)).partition(" ")[0]
+    return f"{text} (native: {native})"
 
 
 def as_text(head: list[str], lines: list[list[str]]) -> str:
@@ -195,20 +249,44 @@ def as_markdown(head: list[str], lines: list[list[str]], left: int) -> str:
 # -- plots ----------------------------------------------------------------------------------------
 
 
-def bars(run: Document) -> Iterator[tuple[str, Goal, list[tuple[str, float]]]]:
-    """What is drawn: one panel for each of the ratios, with the goals that set a mark."""
-    panels = {
-        "share of native speed": (share, GOALS[0]),
-        "times as fast as bindfs": (times_as_fast, GOALS[1]),
-    }
-    for title, (measure, goal) in panels.items():
-        found = [
-            (row.name, figure)
-            for row in run.measured
-            if is_drawn(row) and (figure := measure(run.values, row.name)) is not None
-        ]
-        if found:
-            yield title, goal, found
+@dataclass(frozen=True)
+class Panel:
+    """One plot: what `to` needs over what `of` needs, row by row."""
+
+    title: str
+    part: str
+    of: str
+    to: str
+
+    def bars(self, run: Document) -> list[tuple[str, float]]:
+        """Row and ratio."""
+        found = {
+            row.name: ratios(run.values, row.name, self.to, self.of)
+            for row in run.measured(self.part)
+            if is_drawn(row)
+        }
+        return [(name, median(values)) for name, values in found.items() if values]
+
+    def mark_of(self, row: str) -> float | None:
+        """The goal of a row, where it has one here."""
+        goals = [goal for goal in GOALS if (goal.of, goal.against) == (self.of, self.to)]
+        return next((goal.bound for goal in goals if row in goal.rows), None)
+
+
+PANELS = (
+    Panel("share of native speed", NAMES, US, NATIVE),
+    Panel("times as fast as bindfs", NAMES, US, PEER),
+    Panel("with passthrough: share of native speed", DATA, PASSTHROUGH, NATIVE),
+    Panel("with passthrough: times as fast as bindfs", DATA, PASSTHROUGH, PEER),
+    Panel("without passthrough: times as fast as bindfs", DATA, ORDINARY, PEER),
+)
+
+
+def panels(run: Document, part: str) -> Iterator[tuple[Panel, list[tuple[str, float]]]]:
+    """What is drawn of a part, and its bars."""
+    for panel in PANELS:
+        if panel.part == part and (found := panel.bars(run)):
+            yield panel, found
 
 
 def is_drawn(row: Row) -> bool:
@@ -219,21 +297,16 @@ def is_drawn(row: Row) -> bool:
     return not several or any(row.name in goal.rows for goal in GOALS)
 
 
-def mark_of(row: str, against: str) -> float | None:
-    """The goal of a row, where it has one against that subject."""
-    return next((g.bound for g in GOALS if row in g.rows and g.against == against), None)
-
-
-def as_bars(run: Document) -> str:
+def as_bars(run: Document, part: str) -> str:
     """The ratios as bars: `|` is the goal of a row, where it has one."""
     lines = []
-    for title, goal, found in bars(run):
+    for panel, found in panels(run, part):
         most = min(max(figure for _, figure in found), 20.0)
         width = max(len(name) for name, _ in found)
-        lines.append(f"\n{title}")
+        lines.append(f"\n{panel.title}")
         for name, figure in found:
             cells = list("#" * round(min(figure, most) / most * BAR)) or ["."]
-            mark = mark_of(name, goal.against)
+            mark = panel.mark_of(name)
             if mark is not None and (place := round(mark / most * BAR)) <= BAR:
                 cells += [" "] * (place + 1 - len(cells))
                 cells[place] = "|"
@@ -241,35 +314,46 @@ def as_bars(run: Document) -> str:
     return "\n".join(lines)
 
 
-def draw(run: Document, path: Path) -> bool:
-    """The same as a PNG; False where matplotlib is not installed."""
+def plot_of(path: Path, part: str) -> Path:
+    """Where a part is drawn: PATH, with another name for the data."""
+    return path.with_stem(f"{path.stem}-{DATA}") if part == DATA else path
+
+
+def draw(run: Document, path: Path) -> list[Path]:
+    """The same as PNGs, one for each part; none where matplotlib is not installed."""
     try:
         import matplotlib as mpl  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        return False
+        return []
     mpl.use("Agg")
+    drawn = {plot_of(path, part): list(panels(run, part)) for part in run.parts}
+    for file, found in drawn.items():
+        if found:
+            _draw_part(run, file, found)
+    return [file for file, found in drawn.items() if found]
+
+
+def _draw_part(
+    run: Document, path: Path, drawn: list[tuple[Panel, list[tuple[str, float]]]]
+) -> None:
     from matplotlib import pyplot
 
-    panels = list(bars(run))
-    if not panels:
-        return False
-    height = 1.5 + 0.22 * max(len(found) for *_, found in panels)
+    height = 1.5 + 0.22 * max(len(found) for _, found in drawn)
     figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(7 * len(panels), height), squeeze=False, layout="constrained"
+        1, len(drawn), figsize=(7 * len(drawn), height), squeeze=False, layout="constrained"
     )
-    for axis, (title, goal, found) in zip(axes[0], panels, strict=True):
-        _draw_panel(axis, title, goal, found)
+    for axis, (panel, found) in zip(axes[0], drawn, strict=True):
+        _draw_panel(axis, panel, found)
     machine = run.machine
     figure.suptitle(f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}")
     figure.savefig(path, dpi=80, metadata={"Software": None})
     pyplot.close(figure)
-    return True
 
 
-def _draw_panel(axis: Any, title: str, goal: Goal, found: list[tuple[str, float]]) -> None:
+def _draw_panel(axis: Any, panel: Panel, found: list[tuple[str, float]]) -> None:
     """Bars from the line of equal speed: blue without a goal, green and red with one."""
     for place, (name, value) in enumerate(reversed(found)):
-        mark = mark_of(name, goal.against)
+        mark = panel.mark_of(name)
         colour = "#7a9cc6" if mark is None else "#4c9f70" if value >= mark else "#c8553d"
         axis.barh(place, value - 1, left=1, color=colour, height=0.7)
         axis.text(value, place, f" {value:.2f} ", va="center", ha="left" if value > 1 else "right")
@@ -281,7 +365,7 @@ def _draw_panel(axis: Any, title: str, goal: Goal, found: list[tuple[str, float]
     axis.set_ylim(-0.7, len(found) - 0.3)
     low, high = axis.get_xlim()
     axis.set_xlim(low / 1.6, high * 1.6)
-    axis.set_title(f"{title} (black mark: goal)")
+    axis.set_title(f"{panel.title} (black mark: goal)")
 
 
 # -- the page -------------------------------------------------------------------------------------
@@ -299,6 +383,7 @@ def summary(run: Document) -> str:
         f"Python {machine['python']}, libfuse {machine['libfuse']}; {'; '.join(versions)}",
         f"load before: {' '.join(map(str, machine['load_before']))}",
     ]
+    lines += [f"left out: {reason}" for reason in machine.get("left_out", [])]
     if machine["load_before"][0] > BUSY * machine["cores"]:
         lines.append("THE MACHINE WAS BUSY: these figures say little.")
     return "\n".join(lines)
@@ -310,41 +395,63 @@ BUSY = 0.4
 
 def everything(run: Document) -> str:
     """What is printed."""
-    parts = [as_text(*table(run)), as_bars(run)]
-    if run.verdicts():
-        parts += ["\ngoals", as_text(*goal_table(run))]
-    parts += ["", summary(run)]
+    parts = []
+    for part in run.parts:
+        parts += [as_text(*table(run, part)), as_bars(run, part)]
+        if verdicts_of(run, part):
+            parts += [f"\n{GOALS_OF[part].lower()}", as_text(*goal_table(run, part))]
+        parts.append("")
+    parts.append(summary(run))
     if run.failures:
         parts += ["\nFAILED:", *run.failures]
     return "\n".join(parts)
 
 
-def section(run: Document) -> str:
-    """What stands between the marks of the page."""
+GOALS_OF = {NAMES: "Goals", DATA: "Goals for data"}
+TABLE_OF = {NAMES: "All workloads", DATA: "All workloads of data"}
+
+
+def verdicts_of(run: Document, part: str) -> list[Verdict]:
+    """Those of one part."""
+    rows = {row.name for row in run.measured(part)}
+    return [verdict for verdict in run.verdicts() if verdict.row in rows]
+
+
+def section(run: Document, plots: Sequence[str] = ()) -> str:
+    """What stands between the marks of the page; PLOTS are names of files beside it."""
     lines = [f"- {line}" for line in summary(run).splitlines()]
     notes = "; ".join(f"{name}: {note}" for name, note in run.machine["notes"].items())
     parts = ["\n".join([*lines, f"- {notes}"])]
     if run.failures:
         parts.append("Failed:\n\n" + "\n".join(f"- {failure}" for failure in run.failures))
-    judged = [verdict for verdict in run.verdicts() if verdict.figure is not None]
-    reached = sum(verdict.reached for verdict in judged)
-    parts += [
-        f"### Goals: {reached} of {len(judged)} reached",
-        as_markdown(*goal_table(run), left=3),
-        "### All workloads",
-        as_markdown(*table(run), left=2),
-    ]
+    for part in run.parts:
+        found = [verdict for verdict in verdicts_of(run, part) if verdict.figure is not None]
+        reached = sum(verdict.reached for verdict in found)
+        parts += [
+            f"### {GOALS_OF[part]}: {reached} of {len(found)} reached",
+            as_markdown(*goal_table(run, part), left=3 if part == NAMES else 1),
+            f"### {TABLE_OF[part]}",
+            as_markdown(*table(run, part), left=2),
+        ]
+    parts += [f"![the ratios of {name}]({name})" for name in plots]
     return "\n\n".join(parts)
 
 
-def write_page(run: Document, page: Path) -> None:
-    """Put the run between the marks of PAGE. Raises ValueError where it has none."""
+def write_page(run: Document, page: Path) -> list[Path]:
+    """Put the run between the marks of PAGE, and its plots, which it returns, beside that.
+
+    Raises ValueError where there are no marks.
+    """
     text = page.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{page}: no marks {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{section(run)}\n\n{END}{after}")
+    plots = draw(run, page.with_suffix(".png"))
+    # The page itself shows the first one, which any run has.
+    told = section(run, [plot.name for plot in plots if plot.stem != page.stem])
+    page.write_text(f"{before}{BEGIN}\n\n{told}\n\n{END}{after}")
+    return plots
 
 
 def main() -> int:
@@ -357,7 +464,6 @@ def main() -> int:
     print(everything(run))
     if arguments.docs:
         write_page(run, arguments.docs)
-        draw(run, arguments.docs.with_suffix(".png"))
     return 0
 
 
