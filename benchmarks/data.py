@@ -43,7 +43,7 @@ from statistics import median
 
 from benchmarks.measure import Planter, Row, Runner, Sizes, Turn, Workload, Workshop
 from benchmarks.programs import RUN_WASMTIME
-from benchmarks.subjects import DATA, FUSE, SubjectError, complete
+from benchmarks.subjects import DATA, FUSE, Subject, SubjectError, complete
 from support import toolchain
 
 MIB = 2**20
@@ -147,11 +147,11 @@ def resident_pages(path: Path) -> int:
     return sum(page & 1 for page in there)
 
 
-def bring_into(state: str, turn: Turn, name: str) -> bool:
+def bring_into(state: str, subject: Subject, name: str) -> bool:
     """Bring a file's caches into STATE, of those at the top; False where it cannot be had."""
-    source, shown = turn.subject.source / name, turn.subject.target / name
+    source, shown = subject.source / name, subject.target / name
     if state != UNCACHED:
-        if turn.subject.kind == FUSE:
+        if subject.kind == FUSE:
             forget(shown)
         fetch(source)
         return True
@@ -209,7 +209,7 @@ def run_case(case: Case, turn: Turn) -> float | None:
     values: list[float] = []
     taken = 0.0
     while not values or (taken < sizes.long_enough and len(values) < MOST_REPEATS):
-        if not all(bring_into(case.state, turn, name) for name in files):
+        if not all(bring_into(case.state, turn.subject, name) for name in files):
             return None
         values.append(turn.shop.client(case.operation, top, count, *case.options(sizes)))
         taken += values[-1] * count * case.clients(sizes) / 1e9
