@@ -13,6 +13,8 @@ from pathlib import Path
 from benchmarks.subjects import NAMES, Subject, complete
 
 CLIENT = Path(__file__).with_name("client.c")
+TIMES = ("us", "ms", "s")
+"""Units that are shown of nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Row:
     unit: str = "us"
     """What it is shown in: `us`, `ms`, `s` (measured in nanoseconds), `bytes`, `MB` or `ticks`.
 
-    Less is better, always: for the speed of data, take the time of a request or of a MiB.
+    Less is better, always: for the speed of data, take the time of a request.
     """
     part: str = NAMES
     """Of which table it is a line; `subjects` says who takes part in which."""

@@ -18,9 +18,11 @@ from types import FrameType
 
 from benchmarks import TOP, data, programs, scaling, workloads
 from benchmarks.description import describe
+from benchmarks.document import Document, document
 from benchmarks.measure import SIZES, Session, Workload, Workshop, tell
 from benchmarks.place import place_below
-from benchmarks.report import Document, document, draw, everything, write_page
+from benchmarks.plots import draw
+from benchmarks.report import everything, write_page
 from benchmarks.subjects import Recipe, Subject, choose, fit
 
 ALL = (*workloads.WORKLOADS, *programs.WORKLOADS, *data.WORKLOADS, *scaling.WORKLOADS)
