@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from support.mounting import detach, is_mounted
@@ -60,6 +61,7 @@ def _overlayd(*options: str) -> Callable[[Path, Path, Path], list[str]]:
     return words
 
 
+@cache
 def _knows_passthrough() -> bool:
     return "--passthrough" in complete(overlayd_words("mount", "--help"))
 
