@@ -44,7 +44,7 @@ class Sizes:
     inodes: tuple[int, ...] = (1_000, 10_000, 100_000)
     mounts: int = 100
     quiet_seconds: float = 5.0
-    small_mib: int = 8
+    small_mib: int = 16
     """Of data in blocks of 4 KiB, by all clients together."""
     large_mib: int = 32
     """The same in larger blocks."""
@@ -61,7 +61,6 @@ SIZES = {
         rounds=9,
         inodes=(1_000, 10_000, 100_000, 1_000_000),
         quiet_seconds=20.0,
-        large_mib=64,
         transactions=300,
         copy_mib=1024,
     ),
