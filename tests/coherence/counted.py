@@ -54,9 +54,12 @@ class CountedMount:
 
 
 @contextmanager
-def counted(place: Path, *dirs: str, cache: str = "coherent") -> Iterator[CountedMount]:
+def counted(
+    place: Path, *dirs: str, cache: str = "coherent", passthrough: str = "auto"
+) -> Iterator[CountedMount]:
     """A mount of DIRS with that CACHE."""
-    with mounted(place, *dirs, options=["--cache", cache]) as top:
+    options = ["--cache", cache, "--passthrough", passthrough]
+    with mounted(place, *dirs, options=options) as top:
         # The host is watched from shortly after the mount is there: until then little is kept.
         assert cache != "coherent" or wait_until(lambda: is_watching(top))
         yield CountedMount(top)

@@ -148,11 +148,6 @@ _ROWS = (
         "without fallocate glibc writes the zeros itself, which it will not do by such a handle",
     ),
     Divergence(
-        "ctime after a chown that names nobody",
-        *(("chown",), "anywhere", "moves", "stays"),
-        "chown(-1, -1) of a directory reaches overlayd as a change of nothing",
-    ),
-    Divergence(
         "content of what runs, after O_RDONLY with O_TRUNC",
         *(("open",), "anywhere", "stays", "goes"),
         "the kernel sends the open, which truncates, before it asks whether the file runs; the"

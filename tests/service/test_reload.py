@@ -20,6 +20,9 @@ from support.mounting import overlayd, tracebacks, unmount
 from support.planting import plant
 from support.processes import attempt, in_child, outcome, wait_until
 
+THROUGH_US = ("--passthrough", "off")
+"""What is written past the daemon can be taken back by nobody: see mounted/test_passthrough.py."""
+
 
 class Live:
     """A mount by a configuration file, and what it says now."""
@@ -135,7 +138,7 @@ def test_handles_on_what_is_removed_go_on_until_closed(place: Path) -> None:
 
 def test_a_preopen_that_turned_read_only_takes_no_more_writes(place: Path) -> None:
     os.link(place / "lib/x", place / "app/alias")
-    with live(place, "app::/", "lib::/lib") as mount:
+    with live(place, "app::/", "lib::/lib", options=THROUGH_US) as mount:
         ours = os.open(mount.top / "lib/x", os.O_RDWR)
         alias = os.open(mount.top / "alias", os.O_RDWR)
         other = os.open(mount.top / "file", os.O_RDWR)
@@ -274,7 +277,8 @@ def test_a_sick_source_with_a_writer_is_taken_out(place: Path, mood: str) -> Non
     with moody_source(place / "moody") as moody:
         (moody.path / "file").write_bytes(b"sick")
         sick = f"{moody.path}::/sick"
-        with live(place, "app::/", sick) as mount, held_open_for_writing(mount.top / "sick/file"):
+        started = live(place, "app::/", sick, options=THROUGH_US)
+        with started as mount, held_open_for_writing(mount.top / "sick/file"):
             ours = os.open(mount.top / "file", os.O_RDWR)
             if mood == "stuck":
                 moody.order(delays={"*": 3600.0})
@@ -428,7 +432,7 @@ while True:
     except OSError as error:
         sys.exit(error.errno)
 """
-    with live(place, "app::/", "lib::/lib") as mount:
+    with live(place, "app::/", "lib::/lib", options=THROUGH_US) as mount:
         writers = [
             subprocess.Popen(
                 [sys.executable, "-c", code, str(mount.top / "lib/x")], stdout=subprocess.PIPE

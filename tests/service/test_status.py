@@ -51,7 +51,8 @@ def sources(tmp_path: Path) -> list[Path]:
 def target(sources: list[Path], tmp_path: Path) -> Iterator[Path]:
     """A mount of a writable source at `/` and a read-only one at `/lib`."""
     app, lib = sources
-    with mounted(tmp_path, f"{app}::/", f"{lib}::/lib::ro") as target:
+    through_us = ("--passthrough", "off")  # the bytes that are counted
+    with mounted(tmp_path, f"{app}::/", f"{lib}::/lib::ro", options=through_us) as target:
         yield target
 
 
@@ -79,6 +80,7 @@ def test_what_a_mount_is(target: Path, sources: list[Path]) -> None:
         "symlinks": "rebase",
         "errors": "posix",
         "allow_other": False,
+        "passthrough": "off",
         "log_level": "info",
     }
     assert 0 < status["uptime_seconds"] < 60
@@ -194,7 +196,7 @@ def test_status_follows_a_reload(tmp_path: Path, sources: list[Path]) -> None:
     entry = '[[dir]]\nhost = "{}"\nguest = "{}"\nro = {}\n'.format
     app, lib = sources
     config.write_text(entry(app, "/", "false") + entry(lib, "/lib", "true"))
-    with mounted(tmp_path, options=["--config", str(config)]) as target:
+    with mounted(tmp_path, options=["--config", str(config), "--passthrough", "off"]) as target:
         in_child((target / "lib/file").read_bytes)
         config.write_text('cache = "none"\n' + entry(app, "/", "false") + entry(app, "/x", "true"))
         assert attempt("reload", str(target)).returncode == 0

@@ -27,21 +27,26 @@ STATUS = HostStat(
     *(1_500_000_000_000_000_001, 1_600_000_000_000_000_002, 1_700_000_000_000_000_003),
 )
 ATTRS = Attrs(number=99, stat=STATUS, size=1234, volatile=False)
-NODE = SimpleNamespace(
-    file_type=stat.S_IFDIR,
-    mount=None,
-    key=None,
-    parent=None,
-    position=None,
-    number=99,
-    told_ns=0,
-    other_places=None,
-)
+
+
+class FakeNode:
+    """The root of a directory tree that nothing is known of."""
+
+    file_type = stat.S_IFDIR
+    mount = key = parent = position = other_places = None
+    number = 99
+    told_ns = 0
+
+
+NODE = FakeNode()
+HANDLE = SimpleNamespace(device=DEVICE, node=NODE, writable=False, way=None)
 CONTEXT = pyfuse3.RequestContext()
 
 
 class FakeFamily:
     """One verb family: every method does what `answers` says for its name, else `default`."""
+
+    ways: SimpleNamespace
 
     def __init__(self, core: FakeCore) -> None:
         self._core = core
@@ -53,7 +58,7 @@ class FakeFamily:
 class FakeNodes:
     """One node, whatever the number."""
 
-    def get(self, _number: int) -> SimpleNamespace:
+    def get(self, _number: int) -> FakeNode:
         return NODE
 
     peek = get
@@ -72,10 +77,11 @@ class FakeCore:
         self.listings = FakeFamily(self)
         self.attributes = FakeFamily(self)
         self.data = FakeFamily(self)
+        self.data.ways = SimpleNamespace(registry=None)
         self.namespace = SimpleNamespace(
             patience=self.patience,
             nodes=FakeNodes(),
-            handles=SimpleNamespace(get=lambda _: SimpleNamespace(device=DEVICE, node=NODE)),
+            handles=SimpleNamespace(get=lambda _: HANDLE),
             has_slow_source=False,
             may_block=lambda _: self.shared,
             is_patient=lambda: self.is_patient,

@@ -24,7 +24,7 @@ _MOUNT_FAILED = 32
 
 _VALUED = frozenset(
     ("dir", "config", "alias", "symlinks", "errors", "cache")
-    + ("log_level", "log_format", "log_file")
+    + ("passthrough", "log_level", "log_format", "log_file")
 )
 _SWITCHES = {"no_allow_other": "--no-allow-other", "replace": "--replace"}
 _OPTION = re.compile(r'(?:[^",]|"[^"]*")+')

@@ -62,6 +62,7 @@ class _Mounts(Collector):
             up.add_metric([printable(one.record.target)], float(one.state is State.LIVE))
         yield up
         yield self._information()
+        yield from self._passthrough()
         yield from self._whole_mounts()
         yield from self._by_name()
         yield from self._by_preopen()
@@ -73,6 +74,31 @@ class _Mounts(Collector):
             words = {name: str(settings[name]) for name in ("cache", "alias", "symlinks", "errors")}
             family.add_metric([target], {"version": status["version"], **words})
         return family
+
+    def _passthrough(self) -> Iterator[Metric]:
+        labels = ["target"]
+        on = GaugeMetricFamily(
+            "overlayd_passthrough", "Whether data may pass the daemon by.", labels=labels
+        )
+        files = GaugeMetricFamily(
+            "overlayd_passthrough_files", "Files open past the daemon.", labels=labels
+        )
+        opened = CounterMetricFamily(
+            "overlayd_passthrough_handles", "Handles given out past the daemon.", labels=labels
+        )
+        refused = CounterMetricFamily(
+            "overlayd_passthrough_refused",
+            "Files that the kernel did not take, by errno.",
+            labels=["target", "errno"],
+        )
+        for target, status in self._live:
+            said = status["passthrough"]
+            on.add_metric([target], float(said["on"]))
+            files.add_metric([target], said["files"])
+            opened.add_metric([target], said["opened"])
+            for errno, count in said["refused"].items():
+                refused.add_metric([target, errno], count)
+        yield from (on, files, opened, refused)
 
     def _whole_mounts(self) -> Iterator[Metric]:
         for name, key, words in _GAUGES:

@@ -37,6 +37,7 @@ class Request:
     errors: str | None = None
     cache: str | None = None
     allow_other: bool | None = None
+    passthrough: str | None = None
     log_level: str | None = None
     log_format: str | None = None
     log_file: str | None = None
@@ -146,6 +147,12 @@ _DAEMON_OPTIONS = (
         "--allow-other/--no-allow-other",
         default=None,
         help="Let other users in, with ordinary permission checks. Default: only you.",
+    ),
+    click.option(
+        "--passthrough",
+        type=click.Choice(("auto", "off", "require")),
+        help="Have the kernel read and write open files itself: where it can (auto, the default),"
+        " never, or do not mount without.",
     ),
     click.option(
         "--log-level",

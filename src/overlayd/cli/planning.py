@@ -14,6 +14,7 @@ from overlayd.service.warnings import check_allow_other
 
 if TYPE_CHECKING:
     from overlayd.core.types import ErrorStyle
+    from overlayd.kernel.passthrough import Mode
 
 
 def make_plan(
@@ -42,6 +43,7 @@ def make_plan(
     allow_other = request.setting("allow_other", False) or "allow_other" in options
     if allow_other:
         check_allow_other()
+    passthrough = cast("Mode", request.setting("passthrough", "auto"))
     return MountPlan(
         target=target,
         table=table,
@@ -53,6 +55,8 @@ def make_plan(
         allow_other=allow_other,
         replace=replace,
         mount_options=options,
+        passthrough=passthrough,
+        may_pass=passthrough != "off",
         remove_target=remove_target,
         log_level=request.setting("log_level", "info"),
         read_again=read_again,

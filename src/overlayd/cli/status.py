@@ -93,6 +93,7 @@ def _print_one(status: dict[str, Any]) -> None:
         f"{amount(status['memory_bytes'])}; {status['inodes']} inodes known,"
         f" {status['handles']} handles open, {status['descriptors']} descriptors cached",
     )
+    _line("data", _data(status["passthrough"]))
     for name in ("operations", "errors", "denials"):
         _line(name, _counts(status[name]))
     if status["log_lines_lost"]:
@@ -117,6 +118,14 @@ def _line(name: str, words: str) -> None:
 
 def _life(status: dict[str, Any]) -> str:
     return f"up {duration(status['uptime_seconds'])}"
+
+
+def _data(passthrough: dict[str, Any]) -> str:
+    if not passthrough["on"]:
+        return f"through the daemon: {passthrough['obstacle']}"
+    words = f"past the daemon; {passthrough['files']} files open so"
+    refused = passthrough["refused"]
+    return f"{words}, through the daemon: {_counts(refused)}" if refused else words
 
 
 def _for_others(settings: dict[str, Any]) -> str:

@@ -147,6 +147,16 @@ class Access:
             reason = self._aliasing.file(node, fd, self._namespace.status(fd))
         return None if reason is None else Denied("shown read-only", reason)
 
+    def judge_where_it_lies(self, fd: fs.Fd) -> str | None:
+        """Why the file *fd* may not be changed, whatever it is known as; None where it may.
+
+        May walk what is shown read-only: for a thread that may wait.
+        """
+        try:
+            return self._aliasing.place(fd, self._namespace.status(fd))
+        except OSError as error:
+            return f"where it lies on the host cannot be told: {error.strerror}"
+
     def _judge_preopens(self, node: Node) -> Denied | None:
         """By the preopens of the names that are known; one that the host took away is let go."""
         if not self.is_behind_read_only(node):

@@ -229,6 +229,18 @@ class Aliasing:
                 return reason
         return self._judge_links(fd, status)
 
+    def place(self, fd: fs.Fd, status: fs.HostStat) -> str | None:
+        """The same as `file`, where no name is known; it may be moved meanwhile."""
+        path = _path(fd) if status.nlink else None
+        if not self._namespace.assembly.read_only or not self._concerns(status.mount_id):
+            return None
+        shown = self._shown.files.get((status.dev, status.ino))
+        if shown is not None:
+            return _shown_at(shown)
+        location = None if path is None else self._shown.locator.locate(path, status.mount_id)
+        reason = None if location is None else self._shown.why(location)
+        return self._judge_links(fd, status) if reason is None and status.nlink > 1 else reason
+
     def _clears_directory(self, fd: fs.Fd, path: bytes, mount_id: int) -> bool:
         """Whether the directory *fd*, seen at *path*, can quickly be told to be shown nowhere."""
         clearance = self._renew_clearance()

@@ -16,6 +16,7 @@ from overlayd.host import fs
 from overlayd.host.credentials import Caller
 
 _TOUCH_WINDOW_NS = 5_000_000_000
+_NOTHING = Changes()
 _SET_ID_BITS = stat.S_ISUID | stat.S_ISGID
 
 
@@ -75,6 +76,8 @@ class Attributes:
         """Change what *changes* names, in the order chmod, chown, truncate, utimens.
 
         With *handle*, a size is set through it: the right to write was given when it was opened.
+        A change of nothing is a chown(2) that names nobody, which clears set-id bits: the kernel
+        says it that way, also where somebody writes to such a file who may not keep them.
         """
         space = self._namespace
         node = space.nodes.get(number)
@@ -83,6 +86,8 @@ class Attributes:
             raise ebadf()
         fd = opened.fd if opened is not None and opened.fd is not None else self._inode(node)
         fd = self._permitted("setattr", node, fd, caller)
+        if changes == _NOTHING:
+            self._drop_set_id_bits(fd, caller)
         if changes.mode is not None:
             self._change_mode(fd, stat.S_IMODE(changes.mode), caller)
         with space.credentials.acting_as(caller):
@@ -93,6 +98,17 @@ class Attributes:
             if changes.atime_ns is not None or changes.mtime_ns is not None:
                 _change_times(fd, changes)
         return self.of(node)
+
+    def _drop_set_id_bits(self, fd: fs.Fd, caller: Caller) -> None:
+        """chown(2) that names nobody, which whoever may write may have happen."""
+        credentials = self._namespace.credentials
+        try:
+            with credentials.acting_as(caller):
+                fs.change_owner(fd, -1, -1)
+        except PermissionError:
+            with credentials.acting_as(caller):
+                fs.check_access(fd, os.W_OK)
+            fs.change_owner(fd, -1, -1)
 
     def _change_mode(self, fd: fs.Fd, mode: int, caller: Caller) -> None:
         """chmod(2), and the clearing of set-id bits that comes with writing.

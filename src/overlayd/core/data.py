@@ -12,11 +12,12 @@ from typing import NamedTuple
 from overlayd.core.access import Access, Held, screen_flags, wants_to_change
 from overlayd.core.assembly import Assembly
 from overlayd.core.attributes import Attributes
-from overlayd.core.handles import Handle
+from overlayd.core.handles import Handle, is_writable
 from overlayd.core.names import Names
 from overlayd.core.namespace import Namespace
 from overlayd.core.nodes import Node
 from overlayd.core.types import Attrs
+from overlayd.core.ways import Way, Ways
 from overlayd.errors import eacces, ebadf, eexist, eisdir, erofs
 from overlayd.host import fs
 from overlayd.host.credentials import Caller
@@ -44,6 +45,7 @@ class Data:
         self._names = names
         self._buffer = memoryview(b"")
         """For `read_cached`: new memory costs more than what is read into it."""
+        self.ways = Ways()
 
     def open(self, number: int, flags: int, caller: Caller) -> int:
         """Open a regular file with the rights *caller* has on the host."""
@@ -64,19 +66,67 @@ class Data:
             fd = space.cache.opening(lambda: fs.reopen(path, host_flags))
         if self._access.is_behind_read_only(node):
             fs.spare_atime(fd)
-        return self._hold(node, fd, host_flags, caller, assembly)
+            way = self._join_quietly(node, path, host_flags)
+        else:
+            way = self._join(node, path, host_flags, caller)
+        handle = self._hold(node, fd, host_flags, caller, assembly, way)
+        self._check_direct(handle, flags, path)
+        return handle
+
+    def _join(self, node: Node, fd: fs.Fd, flags: int, caller: Caller) -> Way:
+        """How the data of a handle goes that is opened with *flags*; *caller* is who writes it.
+
+        A server's rights and delayed errors depend on who has opened a file: through us.
+        """
+        found = fd if self._may_pass(node, fd, flags) else None
+        with self._namespace.credentials.acting_as(caller, groups=False):
+            return self.ways.join(
+                node, lambda: found, writes=is_writable(flags), by_root=caller.uid == 0
+            )
+
+    def _may_pass(self, node: Node, fd: fs.Fd, flags: int) -> bool:
+        """Whether the data of *node*, opened with *flags* by the first, may go past us."""
+        if self._namespace.may_block(node):
+            return False
+        kept = self.ways.kept_size
+        return is_writable(flags) or not kept or self._namespace.status(fd).size > kept
+
+    def _join_quietly(self, node: Node, fd: fs.Fd, flags: int) -> Way:
+        """The same for what is shown read-only: reading it leaves the access time alone."""
+
+        def find() -> fs.Fd | None:
+            return self._namespace.quiet.find(fd) if self._may_pass(node, fd, flags) else None
+
+        return self.ways.join(node, find, writes=is_writable(flags), by_root=True)
 
     def _hold(
-        self, node: Node, fd: fs.Fd, flags: int, caller: Caller, assembly: Assembly
+        self, node: Node, fd: fs.Fd, flags: int, caller: Caller, assembly: Assembly, way: Way
     ) -> Handle:
         """A handle on what was opened under *assembly*; what came after it is heeded, too.
 
         A source may keep a thread waiting for so long that `revoke` has been there already.
         """
         handle = self._namespace.handles.open(node, fd, flags, caller)
+        handle.way = way
         if handle.writable and self._namespace.assembly is not assembly:
             self.revoke(handle)
+            if handle.revoked and handle.cannot_be_revoked:
+                self.release(handle.number)
+                raise erofs()
         return handle
+
+    def _check_direct(self, handle: Handle, flags: int, fd: fs.Fd) -> None:
+        """Raise EINVAL, as the host does, where it cannot do without the page cache.
+
+        The kernel opens a backing file with the guest's *flags*, and would answer EIO.
+        """
+        if not flags & os.O_DIRECT or handle.way is None or not handle.way.backing:
+            return
+        try:
+            fs.check_direct(fd)
+        except OSError:
+            self.release(handle.number)
+            raise
 
     def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> Created:
         """Create and open a file; without O_EXCL, one that came to be meanwhile is opened."""
@@ -111,7 +161,9 @@ class Data:
             )
         # By the open file, not by its name: the host may have moved it already.
         node, status = space.adopt_opened(directory, name, opened)
-        handle = self._hold(node, opened, host_flags, caller, assembly)
+        way = self._join(node, opened, host_flags, caller)
+        handle = self._hold(node, opened, host_flags, caller, assembly, way)
+        self._check_direct(handle, flags, opened)
         attrs = self._attributes.describe(node, status)
         space.nodes.lend(node)
         return Created(handle.number, attrs)
@@ -204,7 +256,9 @@ class Data:
 
     def release(self, number: int) -> None:
         """Close a file or directory stream, once no other operation uses its descriptor."""
-        self._namespace.handles.close(number)
+        handle = self._namespace.handles.close(number)
+        if handle.way is not None:
+            self.ways.leave(handle.way, writes=handle.writable)
 
 
 def _file(handle: Handle) -> fs.Fd:

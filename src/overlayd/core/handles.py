@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 
 from overlayd.core.nodes import Node
+from overlayd.core.ways import Way
 from overlayd.errors import ebadf
 from overlayd.host.credentials import Caller
 from overlayd.host.fs import Fd
@@ -12,12 +13,17 @@ from overlayd.host.fs import Fd
 _ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 
 
+def is_writable(flags: int) -> bool:
+    """Whether what is opened with *flags* can be written to."""
+    return flags & _ACCESS_MODE != os.O_RDONLY
+
+
 class Handle:
     """An open file or directory stream."""
 
     __slots__ = (
         *("clears_set_id", "fd", "flags", "is_path", "listing", "node"),
-        *("number", "opener", "revoked"),
+        *("number", "opener", "revoked", "way"),
     )
 
     def __init__(self, number: int, node: Node, fd: Fd | None, flags: int, opener: Caller) -> None:
@@ -35,6 +41,8 @@ class Handle:
         """Whether writing through it came to an end: what it is open on is now read-only."""
         self.clears_set_id = False
         """Whether somebody writes through it after whom no set-id bit may be left."""
+        self.way: Way | None = None
+        """Regular files: how its data goes."""
         self.listing: list[bytes] | None = None
         """Directories: the names as they were when the listing was last begun."""
 
@@ -44,9 +52,25 @@ class Handle:
         return self.node.key.dev if self.node.key is not None else 0
 
     @property
+    def passes_us(self) -> bool:
+        """Whether the kernel reads and writes for it by itself.
+
+        Not for one that may write to a file which it would write with somebody else's rights.
+        """
+        way = self.way
+        if way is None or not way.backing:
+            return False
+        return not self.writable or way.by_root == (self.opener.uid == 0)
+
+    @property
+    def cannot_be_revoked(self) -> bool:
+        """Whether a guest may write with it without our hearing of it, if only to a mapping."""
+        return self.writable and self.way is not None and self.way.backing > 0
+
+    @property
     def writable(self) -> bool:
         """Whether it was opened for writing."""
-        return self.flags & _ACCESS_MODE != os.O_RDONLY
+        return is_writable(self.flags)
 
 
 class HandleTable:

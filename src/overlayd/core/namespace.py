@@ -23,6 +23,7 @@ from overlayd.core.types import Rules, WouldBlock
 from overlayd.errors import enoent, enotdir, estale
 from overlayd.host import fs
 from overlayd.host.credentials import Credentials
+from overlayd.host.quiet import QuietMounts
 from overlayd.table.guest_path import GuestPath, check_name
 
 
@@ -63,6 +64,7 @@ class Namespace:
         self.cache = DescriptorCache(descriptors)
         self.credentials = Credentials()
         self._devices = Devices()
+        self.quiet = QuietMounts()
         self._patience = _Patience()
         self.use(self.assembly)
         now = time.time_ns()
@@ -86,6 +88,7 @@ class Namespace:
         self.sources = assembly.sources
         # All of them, and now: an operation must know before it changes anything.
         self._devices.hold(source.stat.dev for source in self.sources)
+        self.quiet.hold(source.stat.mount_id for source in self.sources)
         slow = [source for source in self.sources if self._devices.may_block(source.stat)]
         self.has_slow_source = bool(slow)
         self.back(self.nodes.root)

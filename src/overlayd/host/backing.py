@@ -1,6 +1,7 @@
 """Files that the kernel reads and writes for a FUSE session by itself (passthrough, Linux 6.9)."""
 
 import fcntl
+import os
 import struct
 
 _OPEN = 0x4010E501  # FUSE_DEV_IOC_BACKING_OPEN: int32 fd, uint32 flags, uint64 reserved
@@ -17,6 +18,16 @@ def open_backing(session: int, fd: int) -> int:
     """
     number: int = fcntl.ioctl(session, _OPEN, bytearray(struct.pack("=iIQ", fd, 0, 0)))
     return number
+
+
+def may_open_backing(session: int) -> bool:
+    """Whether the kernel lets this process register files at all; root of a container may not."""
+    try:
+        with open(os.memfd_create("passthrough"), "rb") as file:
+            close_backing(session, open_backing(session, file.fileno()))
+    except OSError:
+        return False
+    return True
 
 
 def close_backing(session: int, backing: int) -> None:

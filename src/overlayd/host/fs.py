@@ -204,12 +204,17 @@ def reopen(fd: Fd, flags: int) -> Fd:
     return Fd(os.open(_magic(fd), flags | os.O_CLOEXEC | os.O_NOCTTY))
 
 
+def check_direct(fd: Fd) -> None:
+    """Raise OSError (EINVAL) where the file *fd* names cannot be read past the page cache."""
+    reopen(fd, os.O_RDONLY | os.O_DIRECT)
+
+
 def spare_atime(fd: Fd) -> None:
     """Read through *fd* without touching the access time, where the kernel allows it."""
     try:
         flags = fcntl.fcntl(fd.number, fcntl.F_GETFL)
         fcntl.fcntl(fd.number, fcntl.F_SETFL, flags | os.O_NOATIME)
-    except PermissionError:
+    except OSError:
         pass
 
 

@@ -29,6 +29,11 @@ UTIME_OMIT = (1 << 30) - 2
 _SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159, "ppc64le": 81, "s390x": 206}
 
 _PR_SET_PDEATHSIG = 1
+_SYS_OPEN_TREE, _SYS_MOUNT_SETATTR = 428, 442  # on every machine
+_OPEN_TREE_CLONE = 1
+_MOUNT_ATTR_ATIME, _MOUNT_ATTR_NOATIME = 0x70, 0x10
+_HANDLE_HEAD, _HANDLE_BYTES = 8, 128
+
 _CAPABILITY_VERSION_3 = 0x20080522
 CAP_SYS_RESOURCE = 24
 
@@ -58,6 +63,14 @@ _libc.fchownat.argtypes = [
 _libc.utimensat.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
 _libc.faccessat.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+_libc.name_to_handle_at.argtypes = [
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_int,
+]
+_libc.open_by_handle_at.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
 _libc.setfsuid.argtypes = [ctypes.c_uint]
 _libc.setfsgid.argtypes = [ctypes.c_uint]
 
@@ -112,6 +125,39 @@ def faccess_empty_path(fd: int, mode: int) -> None:
 def umount2(target: bytes, flags: int) -> None:
     """umount2(2)."""
     _check(_libc.umount2(target, flags))
+
+
+def open_tree_clone(fd: int) -> int:
+    """A descriptor (O_PATH) of what *fd* names, on a new mount that is attached nowhere."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH
+    made = int(_libc.syscall(_long(_SYS_OPEN_TREE), _long(fd), b"", _long(flags)))
+    _check(made)
+    return made
+
+
+def keep_no_atime(fd: int) -> None:
+    """Have the mount whose root *fd* names keep no access times (mount_setattr(2))."""
+    attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_NOATIME, _MOUNT_ATTR_ATIME, 0, 0)  # set, clear
+    size = _long(ctypes.sizeof(attributes))
+    words = (_long(fd), b"", _long(AT_EMPTY_PATH), attributes, size)
+    _check(_libc.syscall(_long(_SYS_MOUNT_SETATTR), *words))
+
+
+def name_to_handle(fd: int) -> tuple[int, bytes]:
+    """The id of the mount that *fd* names something on, and a handle of that in its file system."""
+    room = _HANDLE_BYTES.to_bytes(4, sys.byteorder)
+    buffer = ctypes.create_string_buffer(room, _HANDLE_HEAD + _HANDLE_BYTES)
+    mount_id = ctypes.c_int()
+    place = ctypes.byref(mount_id)
+    _check(_libc.name_to_handle_at(fd, b"", buffer, place, AT_EMPTY_PATH))
+    return mount_id.value, buffer.raw
+
+
+def open_by_handle(mount: int, handle: bytes, flags: int) -> int:
+    """A descriptor of what *handle* names on the mount that *mount* names a file of."""
+    opened = int(_libc.open_by_handle_at(mount, ctypes.create_string_buffer(handle), flags))
+    _check(opened)
+    return opened
 
 
 def setfsuid(uid: int) -> int:

@@ -20,6 +20,8 @@ _PSEUDO_TYPES = frozenset(
 )
 """Nobody's files lie there, and they are mounted in many places."""
 
+_STACKED_TYPES = frozenset(("ecryptfs", "overlay"))
+
 LOCAL_TYPES = frozenset(
     ("bcachefs", "btrfs", "devtmpfs", "ext2", "ext3", "ext4", "f2fs", "ramfs", "rootfs", "tmpfs")
     + ("xfs",)
@@ -58,6 +60,11 @@ class Mount:
     def may_block(self) -> bool:
         """Whether a status call can wait for a server: network and FUSE file systems."""
         return self.fs_type in _REMOTE_TYPES or self.fs_type.startswith("fuse.")
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether its files lie on another file system."""
+        return self.fs_type in _STACKED_TYPES
 
 
 Components = tuple[bytes, ...]

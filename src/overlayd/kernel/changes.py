@@ -104,6 +104,7 @@ class HostChanges:
                 self._watcher.wanted = trio.Event()
                 host = await self._open()
             self._watcher.start(host)
+            nursery.start_soon(self._settle_doubts)
             nursery.start_soon(self._follow_mounts, nursery)
             try:
                 await self._listen(host, nursery)
@@ -134,6 +135,16 @@ class HostChanges:
                 log.info("lost count of the changes on the host; the kernel asks for all again")
                 await self._watcher.renew()
                 nursery.start_soon(self.forget_everything)
+
+    async def _settle_doubts(self) -> None:
+        """Have the kernel forget attributes that it is to ask for each time from now on."""
+        coherence = self._coherence
+        while True:
+            await coherence.doubt.wait()
+            await trio.sleep(_PAUSE)
+            doubtful, coherence.doubtful = coherence.doubtful, set()
+            coherence.doubt = trio.Event()
+            await self._notifier.tell([notifications.changed(n, data=False) for n in doubtful])
 
     async def _follow_mounts(self, nursery: trio.Nursery) -> None:
         """What is mounted in a source changes what is there, and inotify does not tell."""
@@ -270,6 +281,8 @@ class HostChanges:
 
     def _knows(self, node: Node, status: fs.HostStat, mask: int) -> bool:
         """Whether the kernel knows of the change to *node*, since it was made through the mount."""
+        if node in self._coherence.written_past_us:
+            return True  # it asks each time
         if node.number not in self._coherence.former.inodes:
             return False
         if node.told_ns is None:

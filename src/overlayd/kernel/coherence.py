@@ -12,6 +12,8 @@ asking the host and answering. Those from a thread hold for a short time only.
 
 import os
 
+import trio
+
 from overlayd.core.listings import Entry
 from overlayd.core.names import Renamed
 from overlayd.core.namespace import Namespace
@@ -28,6 +30,8 @@ ABSENT = 0
 
 NOT_RELIED_ON = 0
 """For `Node.told_ns`: the kernel keeps no attributes for longer than a moment."""
+WRITTEN_PAST_US = 0.0
+"""Seconds for the attributes of a file that guests may write to without our hearing of it."""
 ONLY_CTIME = -2
 """For the same: it knows itself that the ctime has changed, and takes the rest for right."""
 
@@ -72,6 +76,14 @@ class Coherence:
         """Whose events may still be to come."""
         self.former = Beliefs()
         """Whose events are being dealt with."""
+        self.written_past_us: set[Node] = set()
+        """Files that are open so that guests may write to them without our hearing of it."""
+        self.doubtful: set[int] = set()
+        """Inodes whose attributes the kernel is to be told to forget."""
+        self.doubt = trio.Event()
+        """Set once there are any, and it is known on the event loop."""
+        self._sent_back: set[int] = set()
+        """Inodes whose opening was answered so that the kernel looks their names up once more."""
         self.strayed: set[Node] = set()
         """Open files that the host took away from the name they were known by."""
 
@@ -155,7 +167,8 @@ class Coherence:
             seconds = policy.slow_seconds if space.is_patient() else 0.0
             return min(near, policy.slow_seconds), seconds, node.told_ns
         if not policy.watches:
-            return near, policy.seconds, node.told_ns
+            seconds = WRITTEN_PAST_US if node in self.written_past_us else policy.seconds
+            return near, seconds, node.told_ns
         if near != LASTING and space.is_patient():
             seconds = SHORT
         elif node.file_type == DIRECTORY:
@@ -166,11 +179,13 @@ class Coherence:
             seconds = self._by_other_names(node, listed)
         else:
             seconds = SHORT if node in self.strayed else near
+        if node in self.written_past_us:
+            seconds = WRITTEN_PAST_US
         return near, seconds, attrs.stat.ctime_ns if seconds == LASTING else NOT_RELIED_ON
 
     def validities(self, entries: list[Entry], near: float) -> list[Validity]:
         """The same for each of *entries* of a listing, which is to cost little; see `listed`."""
-        watches, strayed = self.policy.watches, self.strayed
+        watches, strayed, written = self.policy.watches, self.strayed, self.written_past_us
         seconds = near if watches else self.policy.seconds
         if watches and near != LASTING and self._namespace.is_patient():
             seconds = SHORT
@@ -182,7 +197,7 @@ class Coherence:
                 continue
             status = attrs.stat
             by_one_name = is_plain and status.nlink == 1 and node.file_type != DIRECTORY
-            if by_one_name and node not in strayed:
+            if by_one_name and node not in strayed and node not in written:
                 told_ns = status.ctime_ns if lasts else NOT_RELIED_ON if watches else node.told_ns
                 answers.append((near, seconds, told_ns))
             else:
@@ -290,9 +305,32 @@ class Coherence:
         if told is None or told <= 0 or opened.fd is None:
             return told != NOT_RELIED_ON
         if self._namespace.status(opened.fd).ctime_ns == told:
+            self._sent_back.discard(node.number)
             return True
         node.told_ns = NOT_RELIED_ON
-        raise estale()
+        if node.number not in self._sent_back:
+            self._sent_back.add(node.number)
+            raise estale()
+        self._sent_back.discard(node.number)
+        self.doubtful.add(node.number)  # it is being written to all the time
+        return False
+
+    def opened_past_us(self, node: Node) -> None:
+        """*node* was opened so that a guest may write to it without our hearing of it.
+
+        Until the last of them has closed it, the kernel asks each time: what has changed was
+        changed by them, as it knows, or by the host, and the host's events do not tell which.
+        """
+        self.written_past_us.add(node)
+        if self.policy.watches:
+            if node.told_ns:
+                self.doubtful.add(node.number)
+            node.told_ns = NOT_RELIED_ON
+
+    def settle_doubts(self) -> None:
+        """Have somebody tell the kernel what is doubtful; to be called on the event loop."""
+        if self.doubtful:
+            self.doubt.set()
 
     def watch(self, number: int) -> bool:
         """Watch *number* itself; whether it is watched now."""
@@ -312,9 +350,11 @@ class Coherence:
 
     def released(self, handle: int) -> None:
         """*handle* is closed, which the host tells of where it was opened for writing."""
-        if self.policy.watches:
-            opened = self._namespace.handles.get(handle)
-            if opened.writable:
+        opened = self._namespace.handles.get(handle)
+        if opened.writable:
+            if opened.way is not None and opened.way.writers == 1:
+                self.written_past_us.discard(opened.node)
+            if self.policy.watches:
                 self._note(opened.node.number)
 
     def _believe(self, parent: int, name: bytes, number: int) -> None:
@@ -348,6 +388,8 @@ class Coherence:
         """The kernel knows nothing of *node* any more."""
         self.watcher.forget(node)
         self.strayed.discard(node)
+        self._sent_back.discard(node.number)
+        self.written_past_us.discard(node)
 
 
 def _is_made_up(directory: Node) -> bool:

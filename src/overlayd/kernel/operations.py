@@ -25,6 +25,7 @@ from overlayd.kernel import wire
 from overlayd.kernel.cache import LASTING, CachePolicy
 from overlayd.kernel.coherence import ABSENT, Coherence
 from overlayd.kernel.forgetting import Crowded
+from overlayd.kernel.passthrough import Mode, Passthrough
 from overlayd.kernel.requests import Requests, answering, answering_then
 from overlayd.kernel.wire import Validity
 
@@ -34,6 +35,7 @@ ALIVE = b"system.overlayd"
 """An extended attribute that nothing has. The daemon answers for it at once and by itself, and the
 kernel always asks, holding no lock that a request which waits for a source may hold too."""
 
+_KEPT_SIZE = 128 * 1024  # bytes: what the kernel reads ahead, and so asks for at once
 _SLOW_WRITE_NS = 20_000_000
 """Copying the largest write takes a small part of it: the host has made us wait."""
 _SLOW_NS = 1_000_000_000
@@ -55,10 +57,11 @@ def _note_stream(operations: Any, handle: int, _inode: int) -> None:
 
 def _note_open(operations: Any, info: FileInfo, _inode: int) -> None:
     operations.counters.opened(info.fh)
+    operations.coherence.settle_doubts()
 
 
 def _note_created(operations: Any, created: tuple[FileInfo, EntryAttributes], _parent: int) -> None:
-    operations.counters.opened(created[0].fh)
+    _note_open(operations, created[0], _parent)
 
 
 def _note_read(operations: Any, data: bytes, handle: int) -> None:
@@ -77,7 +80,13 @@ class Operations(Requests):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, overlay: Overlay, cache: CachePolicy, errors: ErrorStyle) -> None:
+    def __init__(
+        self,
+        overlay: Overlay,
+        cache: CachePolicy,
+        errors: ErrorStyle,
+        passthrough: Mode = "off",
+    ) -> None:
         super().__init__(overlay, errors)
         self.crowded = Crowded()
         self.nodes = overlay.namespace.nodes
@@ -86,6 +95,7 @@ class Operations(Requests):
         self._attributes = overlay.attributes
         self._data = overlay.data
         self.coherence = Coherence(overlay.namespace, cache)
+        self.passthrough = overlay.data.ways.registry = Passthrough(passthrough)
         self.configure(cache, errors)
         self._doubted: list[tuple[int, int, bytes]] = []
         """The links that the kernel was told to ask for again."""
@@ -97,6 +107,8 @@ class Operations(Requests):
         """Go by these settings from now on."""
         self.error_style = errors
         self.coherence.policy = cache
+        # What is read past us has the kernel ask for the access time whenever it is looked at next.
+        self._data.ways.kept_size = _KEPT_SIZE if cache.watches else 0
 
     def _device(self, handle: int) -> int:
         return self._overlay.namespace.handles.get(handle).device
@@ -371,10 +383,23 @@ class Operations(Requests):
         handle = self._data.open(inode, flags, self._caller(ctx))
         try:
             keeps = self.coherence.opened(handle, flags)
+            self._send_past_us(handle)
         except BaseException:
             self._data.release(handle)
             raise
         return self._opened(handle, keeps=keeps)
+
+    def _send_past_us(self, number: int) -> None:
+        """Have the kernel take the data of handle *number*, handed out next, the way it goes."""
+        opened = self._overlay.namespace.handles.get(number)
+        way = opened.way
+        if way is None or not way.backing:
+            return
+        flags = 0 if opened.passes_us else wire.DIRECT_IO
+        if not wire.amend_open(number, flags, way.backing):
+            raise OSError(errno.EIO, "the reply to an open could not be amended")
+        if way.writers:
+            self.coherence.opened_past_us(opened.node)
 
     @answering_then(_note_created)
     def create(
@@ -382,6 +407,7 @@ class Operations(Requests):
     ) -> tuple[FileInfo, EntryAttributes]:
         near = self.coherence.names_in(parent_inode)
         created = self._data.create(parent_inode, name, mode, flags, self._caller(ctx))
+        self._send_past_us(created.handle)
         info = self._opened(created.handle, keeps=False)
         return info, self._made(parent_inode, name, created.attrs, near)
 

@@ -22,6 +22,8 @@ HANDLE_KILLPRIV_V2 = 1 << 28
 """INIT: set-id bits and file capabilities end with our writing, truncating and chown."""
 PASSTHROUGH = 1 << 37
 """INIT: the kernel may read and write files that were registered with the session past us."""
+DIRECT_IO = 1 << 0
+"""Open: each read and write comes to us, with a backing file too; mmap is then that file's."""
 KEEP_CACHE = 1 << 1
 """Open and opendir: what the kernel has cached of it stays valid."""
 CACHE_DIR = 1 << 3
@@ -49,6 +51,11 @@ def _load() -> tuple[ModuleType | None, str]:
 
 
 _extension, _absence = _load()
+
+
+def absence() -> str:
+    """Why the extension is not there; empty where it is."""
+    return _absence
 
 
 def want(*, passthrough: bool = False, stack_depth: int = 1, set_id: bool = False) -> None:

@@ -14,7 +14,7 @@ import resource
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
@@ -30,14 +30,16 @@ import trio
 from overlayd.core.overlay import Overlay
 from overlayd.errors import OverlaydError
 from overlayd.host import device, libc
-from overlayd.host.mounts import Mount, mount_at, unique_id
+from overlayd.host.mounts import Mount, mount_at, read_mounts, unique_id
 from overlayd.host.propagation import may_mount
+from overlayd.host.sources import Source
 from overlayd.kernel.changes import HostChanges
 from overlayd.kernel.direct import answer_directly
 from overlayd.kernel.forgetting import Forgetter
 from overlayd.kernel.loop import RequestLoop
 from overlayd.kernel.notifications import Notifier
 from overlayd.kernel.operations import Operations
+from overlayd.kernel.passthrough import insist, obstacle
 from overlayd.service.asking import Explainer
 from overlayd.service.control import Control, open_socket
 from overlayd.service.mount_options import fuse_options, target_mode
@@ -154,7 +156,7 @@ class _Live(NamedTuple):
 @contextmanager
 def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iterator[_Live]:
     """The FUSE session, the record of it and its socket, taken down at the end of the block."""
-    operations = Operations(overlay, plan.cache, plan.errors)
+    operations = Operations(overlay, plan.cache, plan.errors, plan.passthrough)
     loop = RequestLoop(len(os.sched_getaffinity(0)), operations.workers)
     operations.away, operations.soon = loop.away, loop.soon
     loop.install()
@@ -198,7 +200,7 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
 def _control(overlay: Overlay, operations: Operations, reloader: Reloader, mount: Mount) -> Control:
     """What answers on the control socket."""
     control = Control(relieve=overlay.namespace.cache.shrink)
-    status = Status(lambda: reloader.plan, overlay, operations.counters, mount.dev)
+    status = Status(lambda: reloader.plan, overlay, operations, mount.dev)
     control.verbs.update(
         reload=reloader.on_request, status=status.verb, explain=Explainer(overlay).verb
     )
@@ -221,10 +223,12 @@ def _record(plan: MountPlan, mount: Mount) -> Record:
 def _mount(plan: MountPlan, operations: Operations) -> None:
     """Mount through libfuse; what it prints about a failure becomes our one line."""
     _check_device()
+    insist(plan.passthrough, obstacle())
     hosts = [source.present_host() for source in plan.sources]
     options = fuse_options(plan.mount_options, hosts, allow_other=plan.allow_other)
-    wire.want(set_id="suid" in options)
     with open(os.memfd_create("libfuse"), "w+b") as said, _stderr_into(said.fileno()):
+        depth = _stack_depth(plan.sources)
+        wire.want(passthrough=plan.may_pass, stack_depth=depth, set_id="suid" in options)
         try:
             pyfuse3.init(operations, os.path.abspath(plan.target), options)
         except (RuntimeError, UnicodeEncodeError) as error:
@@ -233,6 +237,15 @@ def _mount(plan: MountPlan, operations: Operations) -> None:
             raise OverlaydError(
                 f"{printable(plan.target)} cannot be mounted: {words or error}"
             ) from None
+
+
+def _stack_depth(sources: Sequence[Source]) -> int:
+    """On how many file systems files may lie that the kernel is to read and write past us.
+
+    With more than one, overlayfs does not take our mount for a layer.
+    """
+    ids = {source.stat.mount_id for source in sources}
+    return 2 if any(mount.is_stacked for mount in read_mounts() if mount.mount_id in ids) else 1
 
 
 def _check_device() -> None:
@@ -293,13 +306,13 @@ async def _serve(
         if lifeline is not None:
             nursery.start_soon(stop.on_hangup, lifeline)
         live.loop.reads_ahead = answer_directly(live.operations)
-        nursery.start_soon(_announce, target, ready, live, manager)
+        nursery.start_soon(_announce, live, target, ready, manager)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
         nursery.cancel_scope.cancel()
 
 
 async def _announce(
-    target: str, ready: Callable[[], None], live: _Live, manager: ServiceManager
+    live: _Live, target: str, ready: Callable[[], None], manager: ServiceManager
 ) -> None:
     """Call *ready* when a request has gone all the way through the kernel to us and back."""
     try:
@@ -311,6 +324,9 @@ async def _announce(
     device.raise_read_ahead(live.mount.dev, _READ_AHEAD_KIB)  # the answer to INIT has set it
     log.info("serving %s", printable(target))
     log.debug("replies amended on the wire: %s", wire.state())
+    passthrough = live.operations.passthrough
+    insist(passthrough.mode, passthrough.obstacle)
+    log.info("open files are read and written %s", passthrough)
     ready()
     live.changes.adjust()
     await trio.to_thread.run_sync(manager.ready, f"Serving {target}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from overlayd.core.types import ErrorStyle, Rules
 from overlayd.host.sources import Source
 from overlayd.kernel.cache import CachePolicy
+from overlayd.kernel.passthrough import Mode
 from overlayd.table.mount_tree import MountTable
 
 
@@ -26,6 +27,9 @@ class MountPlan:
     allow_other: bool = False
     replace: bool = False
     mount_options: frozenset[str] = frozenset()
+    passthrough: Mode = "auto"
+    may_pass: bool = True
+    """Whether the mount it is for was, or is to be, made so that the kernel may pass us by."""
     remove_target: bool = False
     """Whether the target is a temporary directory that goes with the mount."""
     log_level: str = "info"
@@ -41,6 +45,7 @@ class MountPlan:
             ("symlinks", self.rules.symlinks, other.rules.symlinks),
             ("cache", str(self.cache), str(other.cache)),
             ("errors", self.errors, other.errors),
+            ("passthrough", self.passthrough, other.as_mounted(self).passthrough),
             ("log_level", self.log_level, other.log_level),
         ):
             if mine != theirs:
@@ -50,7 +55,14 @@ class MountPlan:
         """The settings that differ in *other* and that only a new mount can change."""
         if self.allow_other != other.allow_other:
             yield "allow_other"
+        if self.passthrough != other.passthrough and not self.may_pass:
+            yield "passthrough"
 
     def as_mounted(self, mounted: "MountPlan") -> "MountPlan":
         """This plan, with what only a new mount can change as *mounted* has it."""
-        return dataclasses.replace(self, allow_other=mounted.allow_other)
+        return dataclasses.replace(
+            self,
+            allow_other=mounted.allow_other,
+            passthrough=self.passthrough if mounted.may_pass else "off",
+            may_pass=mounted.may_pass,
+        )

@@ -3,8 +3,8 @@
 import logging
 import math
 import signal
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import trio
@@ -12,10 +12,12 @@ import trio
 from overlayd.core.assembly import Survey, find_kept, survey
 from overlayd.core.handles import Handle
 from overlayd.core.overlay import Overlay
+from overlayd.core.prospect import irrevocable, written_past_us
 from overlayd.core.remount import Outdated
 from overlayd.errors import OverlaydError, UsageError
 from overlayd.kernel.changes import HostChanges
 from overlayd.kernel.operations import Operations
+from overlayd.kernel.passthrough import insist
 from overlayd.service.notify import NOBODY, ServiceManager
 from overlayd.service.plan import MountPlan
 from overlayd.table.difference import Difference, compare_tables
@@ -24,6 +26,10 @@ from overlayd.table.guest_path import printable
 log = logging.getLogger(__name__)
 
 _SOURCES_SECONDS = 10.0
+_NO_ANSWER = (
+    f"a source does not answer within {_SOURCES_SECONDS:g} s;"
+    " take it out of the configuration, or see to its server"
+)
 _SECONDS = 5.0
 """How long requests and kernel calls that are under way are waited for."""
 _THREADS = 4
@@ -64,8 +70,11 @@ class Reloader:
         """
         async with self._lock:
             plan, wanted = await self._ask_sources()
+            insist(plan.as_mounted(self.plan).passthrough, self._operations.passthrough.wanting)
             difference = self._compare(plan, wanted)
-            outdated = self._overlay.remount(wanted)
+            with self._holding_back():
+                await self._refuse_irrevocable(wanted)
+                outdated = self._overlay.remount(wanted)
             others = (plan.cache, plan.rules) != (self.plan.cache, self.plan.rules)
             self._take_over(plan)
             await self._tell_kernel(outdated)
@@ -117,10 +126,7 @@ class Reloader:
             return await trio.to_thread.run_sync(
                 self._read_again, abandon_on_cancel=True, limiter=self._source_threads
             )
-        raise OverlaydError(
-            f"a source does not answer within {_SOURCES_SECONDS:g} s;"
-            " take it out of the configuration, or see to its server"
-        )
+        raise OverlaydError(_NO_ANSWER)
 
     def _read_again(self) -> tuple[MountPlan, Survey]:
         plan = self.plan.reread()
@@ -142,12 +148,45 @@ class Reloader:
         difference.remount_needed.extend(self.plan.changed_for_good(plan))
         return difference
 
+    @contextmanager
+    def _holding_back(self) -> Iterator[None]:
+        """Have no further file written to past us while it is being looked at which are."""
+        ways = self._overlay.data.ways
+        ways.holds_back = True
+        try:
+            yield
+        finally:
+            ways.holds_back = False
+
+    async def _refuse_irrevocable(self, wanted: Survey) -> None:
+        if not written_past_us(self._overlay):
+            return
+        found = None
+        with trio.move_on_after(_SOURCES_SECONDS):
+            found = await trio.to_thread.run_sync(
+                lambda: list(irrevocable(self._overlay, wanted)),
+                abandon_on_cancel=True,
+                limiter=self._source_threads,
+            )
+        if found is None:
+            raise OverlaydError(_NO_ANSWER)
+        if found:
+            guest, reason = found[0]
+            others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise OverlaydError(
+                f"{guest}{others} is open for writing past the daemon, which cannot be taken back,"
+                f" and would become read-only: {reason}; have the guest close it, or mount with"
+                " --passthrough off"
+            )
+
     def _take_over(self, plan: MountPlan) -> None:
         self._overlay.namespace.rules = plan.rules
+        settings = plan.as_mounted(self.plan)
         self._operations.configure(plan.cache, plan.errors)
+        self._operations.passthrough.mode = settings.passthrough
         self._changes.adjust()
         logging.getLogger().setLevel(plan.log_level.upper())
-        self.plan = plan.as_mounted(self.plan)
+        self.plan = settings
         self._record(self.plan)
 
     async def _tell_kernel(self, outdated: Outdated) -> None:
@@ -166,9 +205,12 @@ class Reloader:
             await trio.to_thread.run_sync(
                 self._overlay.access.catch_up, abandon_on_cancel=True, limiter=self._source_threads
             )
-        revoked = sum(handle.revoked for handle in self._overlay.namespace.handles)
+        revoked = [handle for handle in self._overlay.namespace.handles if handle.revoked]
+        left = sum(handle.cannot_be_revoked for handle in revoked)
         if revoked:
-            log.info("%d open files take no more writes: they are read-only now", revoked)
+            log.info("%d open files take no more writes: they are read-only now", len(revoked))
+        if left:
+            log.warning("%d open files are read-only now and can be written to until closed", left)
 
     async def _revoke_on(self, device: int, handles: list[Handle]) -> None:
         """Judge *handles*. What a slow source does not tell in time is taken for read-only.

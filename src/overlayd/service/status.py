@@ -11,7 +11,8 @@ import trio
 from overlayd import __version__
 from overlayd.core.overlay import Overlay
 from overlayd.kernel import wire
-from overlayd.kernel.counters import Counters, Tally
+from overlayd.kernel.counters import Tally
+from overlayd.kernel.operations import Operations
 from overlayd.service.logs import lost_lines
 from overlayd.service.plan import MountPlan
 from overlayd.table.guest_path import printable, show
@@ -36,12 +37,13 @@ class Status:
     """Answers the verb `status` for one mount."""
 
     def __init__(
-        self, plan: Callable[[], MountPlan], overlay: Overlay, counters: Counters, device: int
+        self, plan: Callable[[], MountPlan], overlay: Overlay, operations: Operations, device: int
     ) -> None:
         """*plan* is what is in force at the moment."""
         self._plan = plan
         self._overlay = overlay
-        self._counters = counters
+        self._operations = operations
+        self._counters = operations.counters
         self._device = device
         self._began = time.time()
         self._clock = time.monotonic()
@@ -67,14 +69,23 @@ class Status:
             "handles": len(space.handles),
             "descriptors": len(space.cache),
             "wire": str(wire.state()),
+            "passthrough": self._passthrough(),
             "operations": dict(sorted(counters.operations.items())),
-            "errors": {
-                errno.errorcode.get(number, str(number)): count
-                for number, count in sorted(counters.errors.items())
-            },
+            "errors": _by_name(counters.errors),
             "denials": dict(sorted(self._overlay.access.denials.by_kind.items())),
             "log_lines_lost": lost_lines(),
             "preopens": [self._preopen(attached) for attached in self._attached()],
+        }
+
+    def _passthrough(self) -> dict[str, Any]:
+        """Which way the data of open files goes."""
+        passthrough, ways = self._operations.passthrough, self._overlay.data.ways
+        return {
+            "on": not passthrough.obstacle,
+            "obstacle": passthrough.obstacle,
+            "files": ways.backings,
+            "opened": ways.opened,
+            "refused": _by_name(passthrough.refused),
         }
 
     def _settings(self) -> dict[str, Any]:
@@ -84,6 +95,7 @@ class Status:
             "alias": plan.alias,
             "symlinks": self._overlay.namespace.rules.symlinks,
             "errors": plan.errors,
+            "passthrough": plan.passthrough,
             "allow_other": plan.allow_other,
             "log_level": plan.log_level,
         }
@@ -116,6 +128,10 @@ class Status:
             host = printable(mount.source.present_host())
             slow = space.is_slow(mount.stat)
             yield _Attached(mount.preopen, host, self._counters.of(mount), mount.overlaps, slow)
+
+
+def _by_name(errors: Mapping[int, int]) -> dict[str, int]:
+    return {errno.errorcode.get(number, str(number)): errors[number] for number in sorted(errors)}
 
 
 def _resident() -> int:

@@ -58,6 +58,10 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_other: Annotated[
         bool | None, _key("Let other users in, with ordinary permission checks. Default: false.")
     ] = None
+    passthrough: Annotated[
+        Literal["auto", "off", "require"] | None,
+        _key("Data past the daemon: where it can be (auto, the default), off, or require."),
+    ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
         _key("The least that is logged. Default: info."),
@@ -91,6 +95,7 @@ _FORMS = {
     "errors": 'errors = "posix" or "wasi"',
     "cache": 'cache = "coherent", "none" or a number of seconds',
     "allow_other": "allow_other = true or false",
+    "passthrough": 'passthrough = "auto", "off" or "require"',
     "log_level": 'log_level = "debug", "info", "warning" or "error"',
     "log_format": 'log_format = "text" or "json"',
     "dir": "[[dir]], in double brackets, above the keys of each entry",

@@ -1,0 +1,61 @@
+"""Mounts whose data passes the daemon by, and what their daemons say of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from overlayd.service.client import ask
+from support.mounting import mounted
+from support.processes import wait_until
+
+SINCE = (6, 9)
+LARGE = 200_000
+"""Bytes. Smaller files that are only read go through the daemon where the kernel may keep them."""
+
+
+def kernel_version() -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    assert found is not None
+    return int(found[1]), int(found[2])
+
+
+def status(top: Path) -> dict[str, Any]:
+    """What the daemon behind TOP says."""
+    answer: dict[str, Any] = ask(os.lstat(top).st_dev, "status", 10)
+    return answer
+
+
+def told(top: Path) -> dict[str, Any]:
+    """What it says of data: `on`, `obstacle`, `files`, `opened`, `refused`."""
+    answer: dict[str, Any] = status(top)["passthrough"]
+    return answer
+
+
+def asked(top: Path, *operations: str) -> int:
+    """How many requests there were so far, of OPERATIONS."""
+    counts = status(top)["operations"]
+    return sum(counts.get(operation, 0) for operation in operations)
+
+
+@contextmanager
+def passing(place: Path, *dirs: str, options: Sequence[str] = ()) -> Iterator[Path]:
+    """A mount of DIRS whose data passes the daemon by, and which leaves no file registered."""
+    with mounted(place, *dirs, options=["--passthrough", "require", *options]) as top:
+        yield top
+        assert all_closed(top), told(top)
+
+
+def all_closed(top: Path) -> bool:
+    return wait_until(lambda: told(top)["files"] == 0, seconds=5)
+
+
+def passes(path: Path, top: Path, mode: str = "rb") -> bool:
+    """Whether what PATH is opened for now passes the daemon of TOP by."""
+    before = told(top)["opened"]
+    with path.open(mode):
+        return bool(told(top)["opened"] == before + 1)

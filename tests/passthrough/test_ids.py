@@ -1,0 +1,82 @@
+"""The numbers that files are registered by: one for each open inode, and none left over."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from passthrough.mounts import LARGE, all_closed, passing, told
+from support.live import daemon_of
+from support.planting import plant
+
+SOME = 20
+"""Descriptors of directories, which the daemon keeps for a while."""
+
+
+def descriptors(top: Path) -> int:
+    return len(os.listdir(f"/proc/{daemon_of(top)}/fd"))
+
+
+def test_one_for_each_inode_while_it_is_open(tmp_path: Path) -> None:
+    source = plant(tmp_path / "source", "a=" + "a" * LARGE, "b=" + "b" * LARGE)
+    os.link(source / "a", source / "also a")
+    with passing(tmp_path, f"{source}::/") as top:
+        with ExitStack() as files:
+            for name, mode in (("a", "rb"), ("a", "r+b"), ("also a", "ab"), ("b", "rb")):
+                files.enter_context((top / name).open(mode))
+            assert (told(top)["files"], told(top)["opened"]) == (2, 4)
+            (top / "new").write_text("new")
+            assert told(top)["opened"] == 5
+        assert all_closed(top)
+
+
+def test_a_thousand_files_at_once(tmp_path: Path) -> None:
+    source = plant(tmp_path / "source", *(f"dir/{number}={number}" for number in range(1000)))
+    with passing(tmp_path, f"{source}::/") as top:
+        before = descriptors(top)
+        files = [os.open(top / f"dir/{number}", os.O_RDWR) for number in range(1000)]
+        assert told(top)["files"] == 1000
+        for number, file in enumerate(files):
+            assert os.pread(file, 10, 0) == str(number).encode()
+            assert os.pwrite(file, b"x", 0) == 1
+        for file in files:
+            os.close(file)
+        assert all_closed(top)
+        assert descriptors(top) <= before + SOME
+    assert (source / "dir/999").read_text() == "x99"
+
+
+def test_opened_and_closed_by_several_at_once(tmp_path: Path) -> None:
+    source = plant(tmp_path / "source", *(f"{n}=" + "x" * LARGE for n in range(4)))
+    with passing(tmp_path, f"{source}::/") as top:
+        before = descriptors(top)
+
+        def use(numbers: Sequence[int]) -> None:
+            for number in numbers:
+                fd = os.open(top / str(number % 4), os.O_RDWR if number % 3 else os.O_RDONLY)
+                assert os.pread(fd, 1, 0) == b"x"
+                os.close(fd)
+
+        users = [threading.Thread(target=use, args=[range(n, n + 500)]) for n in range(4)]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join()
+        assert all_closed(top)
+        assert told(top)["opened"] == 2000
+        assert descriptors(top) <= before + SOME
+
+
+def test_an_open_that_fails_leaves_none(tmp_path: Path) -> None:
+    source = plant(tmp_path / "source", "file=x")
+    with passing(tmp_path, f"{source}::/::ro") as top:
+        for flags in (os.O_RDWR, os.O_WRONLY, os.O_RDONLY | os.O_TRUNC):
+            try:
+                os.close(os.open(top / "file", flags))
+            except OSError:
+                continue
+            raise AssertionError("it was opened")
+        assert told(top)["files"] == 0
