@@ -47,7 +47,7 @@ def test_what_writing_asks_for(
     """Unless it is told who clears set-id bits, the kernel asks for capabilities each time."""
     monkeypatch.setenv("OVERLAYD_WIRE", switch)
     source = plant(tmp_path / "source", "file=x")
-    with mounted(tmp_path, f"{source}::/") as target:
+    with mounted(tmp_path, f"{source}::/", options=["--passthrough", "off"]) as target:
         for flags, synced in ((0, 0), (os.O_DSYNC, 20), (os.O_SYNC, 20), (os.O_DIRECT, 0)):
             fd = os.open(target / "file", os.O_WRONLY | flags)
             with mmap.mmap(-1, 4096) as page:
