@@ -125,8 +125,9 @@ def test_ended_while_files_are_written(tmp_path: Path, number: signal.Signals) -
 
 
 def test_open_files_end_with_the_mount(tmp_path: Path) -> None:
+    """Unless their data passes the daemon by: passthrough/test_data.py."""
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
-    daemon = mount(target, source)
+    daemon = mount(target, source, "--passthrough", "off")
     fd = os.open(target / "file", os.O_RDWR)
     os.write(fd, b"kept")
     os.kill(daemon, signal.SIGTERM)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from passthrough.mounts import LARGE, asked, passing, told
-from support.mounting import mounted
+from support.live import kill, make_target, mount
+from support.mounting import mounted, overlayd
 from support.planting import plant
 from support.processes import in_child, outcome, wait_until
 
@@ -199,3 +200,16 @@ def test_what_is_small_and_only_read_stays_with_the_kernel(tmp_path: Path) -> No
     with passing(tmp_path, f"{source}::/", options=["--cache", "none"]) as top:
         assert (top / "small").read_bytes() == b"SMALL"
         assert (told(top)["opened"], asked(top, "read")) == (1, 0)
+
+
+def test_what_is_open_outlives_the_daemon(tmp_path: Path) -> None:
+    source, target = plant(tmp_path / "source", "file=before"), make_target(tmp_path)
+    daemon = mount(target, source)
+    file = os.open(target / "file", os.O_RDWR)
+    kill(daemon)
+    assert outcome(os.listdir, target) == "ENOTCONN"
+    assert os.pwrite(file, b"after!", 0) == 6
+    assert os.pread(file, 10, 0) == b"after!"
+    assert outcome(os.close, file) == "ENOTCONN"  # there is nobody to tell
+    assert (source / "file").read_text() == "after!"
+    overlayd("umount", str(target))

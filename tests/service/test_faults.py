@@ -26,7 +26,17 @@ def broken(place: Path, owner: str, method: str) -> Iterator[tuple[Path, Path]]:
     log = place / "log"
     module = f"overlayd.core.{owner.lower()}"
     words = [sys.executable, sabotage.__file__, module, owner, method, "--"]
-    words += ["mount", "--cache", "none", "--log-file", str(log), "--dir", f"{source}::/"]
+    words += [
+        "mount",
+        "--cache",
+        "none",
+        "--passthrough",
+        "off",
+        "--log-file",
+        str(log),
+        "--dir",
+        f"{source}::/",
+    ]
     done = subprocess.run(
         [*words, str(target)], capture_output=True, text=True, timeout=20, check=False
     )

@@ -110,8 +110,8 @@ def test_in_the_foreground_it_stays_and_logs_to_stderr(tmp_path: Path) -> None:
         _, log = process.communicate(timeout=10)
         assert process.returncode == 0
     assert not is_mounted(target)
-    assert [line.split()[2] for line in log.splitlines()] == ["INFO", "INFO"]
-    assert str(target) in log and "SIGTERM" in log
+    assert [line.split()[2] for line in log.splitlines()] == ["INFO"] * 3
+    assert all(words in log for words in (str(target), "read and written", "SIGTERM"))
 
 
 def test_log_lines_are_json_objects_where_asked_for(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from overlayd.host.credentials import Caller
 from overlayd.table.guest_path import check_name
 
 _CREATE_ATTEMPTS = 16
+_PLENTY = 64 << 20  # bytes; to write as much takes longer than to forget what was removed
 
 
 class Created(NamedTuple):
@@ -88,8 +89,11 @@ class Data:
         """Whether the data of *node*, opened with *flags* by the first, may go past us."""
         if self._namespace.may_block(node):
             return False
+        if is_writable(flags):
+            # Of a write past us nobody would wait for the room of what was just removed.
+            return not self._namespace.cache.lingers() or fs.free_bytes(fd) > _PLENTY
         kept = self.ways.kept_size
-        return is_writable(flags) or not kept or self._namespace.status(fd).size > kept
+        return not kept or self._namespace.status(fd).size > kept
 
     def _join_quietly(self, node: Node, fd: fs.Fd, flags: int) -> Way:
         """The same for what is shown read-only: reading it leaves the access time alone."""

@@ -87,6 +87,10 @@ class DescriptorCache:
         with self._lock:
             return {node for node in self._lately_removed if not node.handles}
 
+    def lingers(self) -> bool:
+        """Whether there may be any such thing; costs nothing."""
+        return bool(self._lately_removed)
+
     def stop_expecting(self, nodes: Collection[Node]) -> None:
         """The kernel keeps *nodes*, since a guest does: they linger no more."""
         with self._lock:

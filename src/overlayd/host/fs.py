@@ -368,6 +368,12 @@ def file_system_status(fd: Fd) -> os.statvfs_result:
     return os.fstatvfs(fd.number)
 
 
+def free_bytes(fd: Fd) -> int:
+    """How much room anybody may use on the file system *fd* lies on."""
+    status = os.fstatvfs(fd.number)
+    return status.f_bavail * status.f_frsize
+
+
 # -- data ---------------------------------------------------------------------------------------
 
 
