@@ -112,6 +112,7 @@ class Data:
         """
         handle = self._namespace.handles.open(node, fd, flags, caller)
         handle.way = way
+        handle.has_set_id = handle.writable and fs.has_set_id(fd)
         if handle.writable and self._namespace.assembly is not assembly:
             self.revoke(handle)
             if handle.revoked and handle.cannot_be_revoked:

@@ -423,6 +423,11 @@ def write(fd: Fd, offset: int, data: bytes) -> int:
     return done
 
 
+def has_set_id(fd: Fd) -> bool:
+    """Whether what *fd* is open on has a bit that writing to it may clear."""
+    return bool(os.fstat(fd.number).st_mode & (stat.S_ISUID | stat.S_ISGID))
+
+
 def is_set_gid(fd: Fd) -> bool:
     """Whether what *fd* is open on has the set-gid bit."""
     return bool(os.fstat(fd.number).st_mode & stat.S_ISGID)
