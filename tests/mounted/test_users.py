@@ -19,6 +19,8 @@ from support.live import make_dirs
 from support.mounting import mounted
 from support.processes import User, in_child, tried
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 ALICE = User(64001, 64011)
 BOB = User(64002, 64012, umask=0o077)
 MEMBER = User(64003, 64013, groups=(64050, 64051))
