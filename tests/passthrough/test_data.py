@@ -26,20 +26,9 @@ for number in range(500):
 """
 
 
-def test_the_daemon_is_not_asked(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", "file=" + "x" * LARGE)
-    with passing(tmp_path, f"{source}::/") as top:
-        (top / "new").write_bytes(b"y" * 300_000)
-        assert (top / "new").read_bytes() == b"y" * 300_000
-        assert len((top / "file").read_bytes()) == LARGE
-        assert asked(top, "read", "write") == 0
-        assert told(top)["opened"] == 3
-
-
-def test_a_mapping_is_shared_with_the_host(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", "file=" + "x" * 8192)
+def a_mapping_is_shared_with_the_host(source: Path, top: Path) -> None:
+    plant(source, "file=" + "x" * 8192)
     with (
-        passing(tmp_path, f"{source}::/") as top,
         (top / "file").open("r+b") as guest,
         (source / "file").open("r+b") as host,
         mmap.mmap(guest.fileno(), 8192) as ours,
@@ -52,6 +41,131 @@ def test_a_mapping_is_shared_with_the_host(tmp_path: Path) -> None:
         assert os.pread(guest.fileno(), 4, 0) == b"host"
         os.pwrite(guest.fileno(), b"call", 100)
         assert theirs[100:104] == ours[100:104] == b"call"
+
+
+def truncated_while_it_is_mapped(source: Path, top: Path) -> None:
+    """As on the host: what lies behind the end is SIGBUS, and zeros once it is there again."""
+    plant(source, "file=" + "x" * 8192)
+    with (
+        (top / "file").open("r+b") as file,
+        mmap.mmap(file.fileno(), 8192) as view,
+    ):
+        os.truncate(top / "file", 100)
+        assert view[:101] == b"x" * 100 + b"\0"
+        child = os.fork()
+        if child == 0:
+            faulthandler.disable()
+            _ = view[5000]
+            os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGBUS
+        os.truncate(source / "file", 8192)
+        assert view[5000] == 0
+        assert os.fstat(file.fileno()).st_size == 8192
+
+
+def truncated_on_opening(source: Path, top: Path) -> None:
+    plant(source, "file=xxxx")
+    with (top / "file").open("rb") as reader:
+        with (top / "file").open("wb") as writer:
+            assert os.fstat(reader.fileno()).st_size == 0
+            writer.write(b"new")
+        assert reader.read() == b"new"
+
+
+def removed_while_it_is_open(source: Path, top: Path) -> None:
+    plant(source, "file=before")
+    with (top / "file").open("r+b", 0) as file:
+        (top / "file").unlink()
+        assert file.write(b"after!") == 6
+        file.seek(0)
+        assert file.read() == b"after!"
+        assert os.fstat(file.fileno()).st_nlink == 0
+        (top / "file").write_text("another")
+        assert file.seek(0) == 0 and file.read() == b"after!"
+        assert (top / "file").read_text() == "another"
+
+
+def replaced_on_the_host(source: Path, top: Path) -> None:
+    plant(source, "file=before", "new=after")
+    with (top / "file").open("r+b", 0) as file:
+        (source / "new").rename(source / "file")
+        assert wait_until(lambda: (top / "file").read_bytes() == b"after", seconds=1)
+        assert file.read() == b"before"
+        file.write(b"!")
+    assert (source / "file").read_text() == "after"
+
+
+def a_reader_first_and_then_a_writer(source: Path, top: Path) -> None:
+    """Registered by an open that only reads; the kernel opens it anew for each."""
+    before = asked(top.parent, "read", "write")
+    plant(source, "file=" + "before" * LARGE)
+    with (top / "file").open("rb", 0) as reader:
+        with (top / "file").open("r+b", 0) as writer:
+            writer.write(b"after!")
+            assert outcome(os.write, reader.fileno(), b"x") == "EBADF"
+        assert reader.read(12) == b"after!before"
+        assert asked(top.parent, "read", "write") == before
+
+
+def sparse_and_beyond_four_gigabytes(source: Path, top: Path) -> None:
+    plant(source, "file=x")
+    with (top / "file").open("r+b", 0) as file:
+        far = (5 << 30) + 3
+        assert os.pwrite(file.fileno(), b"far", far) == 3
+        assert os.pread(file.fileno(), 6, far - 3) == b"\0\0\0far"
+        status = (top / "file").stat()
+        assert status.st_size == far + 3 and status.st_blocks < 1000
+
+
+def past_the_page_cache(source: Path, top: Path) -> None:
+    before = asked(top.parent, "read", "write")
+    plant(source, "file=" + "x" * 8192)
+    fd = os.open(top / "file", os.O_RDWR | os.O_DIRECT)
+    with mmap.mmap(-1, 4096) as page:
+        page[:] = b"y" * 4096
+        assert os.pwritev(fd, [page], 4096) == 4096
+        assert os.preadv(fd, [page], 0) == 4096 and page[:] == b"x" * 4096
+    os.close(fd)
+    assert asked(top.parent, "read", "write") == before
+    assert (source / "file").read_text() == "x" * 4096 + "y" * 4096
+
+
+def synchronised(source: Path, top: Path) -> None:
+    plant(source, "file=x")
+    with (top / "file").open("r+b", 0) as file:
+        file.write(b"y")
+        os.fsync(file.fileno())
+        os.fdatasync(file.fileno())
+
+
+USES = (
+    a_mapping_is_shared_with_the_host,
+    truncated_while_it_is_mapped,
+    truncated_on_opening,
+    removed_while_it_is_open,
+    replaced_on_the_host,
+    a_reader_first_and_then_a_writer,
+    sparse_and_beyond_four_gigabytes,
+    past_the_page_cache,
+    synchronised,
+)
+
+
+def test_each_use_of_a_file(tmp_path: Path) -> None:
+    source = plant(tmp_path / "source")
+    with passing(tmp_path, f"{source}::/") as top:
+        for use in USES:
+            use(source / use.__name__, top / use.__name__)
+
+
+def test_the_daemon_is_not_asked(tmp_path: Path) -> None:
+    source = plant(tmp_path / "source", "file=" + "x" * LARGE)
+    with passing(tmp_path, f"{source}::/") as top:
+        (top / "new").write_bytes(b"y" * 300_000)
+        assert (top / "new").read_bytes() == b"y" * 300_000
+        assert len((top / "file").read_bytes()) == LARGE
+        assert asked(top, "read", "write") == 0
+        assert told(top)["opened"] == 3
 
 
 def test_two_guests_append(tmp_path: Path) -> None:
@@ -71,101 +185,6 @@ def test_two_guests_append(tmp_path: Path) -> None:
         (True, "c"),
     ]
     assert len(lines) == 1500
-
-
-def test_truncated_while_it_is_mapped(tmp_path: Path) -> None:
-    """As on the host: what lies behind the end is SIGBUS, and zeros once it is there again."""
-    source = plant(tmp_path / "source", "file=" + "x" * 8192)
-    with (
-        passing(tmp_path, f"{source}::/") as top,
-        (top / "file").open("r+b") as file,
-        mmap.mmap(file.fileno(), 8192) as view,
-    ):
-        os.truncate(top / "file", 100)
-        assert view[:101] == b"x" * 100 + b"\0"
-        child = os.fork()
-        if child == 0:
-            faulthandler.disable()
-            _ = view[5000]
-            os._exit(0)
-        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGBUS
-        os.truncate(source / "file", 8192)
-        assert view[5000] == 0
-        assert os.fstat(file.fileno()).st_size == 8192
-
-
-def test_truncated_on_opening(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", "file=xxxx")
-    with passing(tmp_path, f"{source}::/") as top, (top / "file").open("rb") as reader:
-        with (top / "file").open("wb") as writer:
-            assert os.fstat(reader.fileno()).st_size == 0
-            writer.write(b"new")
-        assert reader.read() == b"new"
-
-
-def test_removed_while_it_is_open(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", "file=before")
-    with passing(tmp_path, f"{source}::/") as top, (top / "file").open("r+b", 0) as file:
-        (top / "file").unlink()
-        assert file.write(b"after!") == 6
-        file.seek(0)
-        assert file.read() == b"after!"
-        assert os.fstat(file.fileno()).st_nlink == 0
-        (top / "file").write_text("another")
-        assert file.seek(0) == 0 and file.read() == b"after!"
-        assert (top / "file").read_text() == "another"
-
-
-def test_replaced_on_the_host(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", "file=before", "new=after")
-    with passing(tmp_path, f"{source}::/") as top, (top / "file").open("r+b", 0) as file:
-        (source / "new").rename(source / "file")
-        assert wait_until(lambda: (top / "file").read_bytes() == b"after", seconds=1)
-        assert file.read() == b"before"
-        file.write(b"!")
-    assert (source / "file").read_text() == "after"
-
-
-def test_a_reader_first_and_then_a_writer(tmp_path: Path) -> None:
-    """Registered by an open that only reads; the kernel opens it anew for each."""
-    source = plant(tmp_path / "source", "file=" + "before" * LARGE)
-    with passing(tmp_path, f"{source}::/") as top, (top / "file").open("rb", 0) as reader:
-        with (top / "file").open("r+b", 0) as writer:
-            writer.write(b"after!")
-            assert outcome(os.write, reader.fileno(), b"x") == "EBADF"
-        assert reader.read(12) == b"after!before"
-        assert asked(top, "read", "write") == 0
-
-
-def test_sparse_and_beyond_four_gigabytes(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", "file=x")
-    with passing(tmp_path, f"{source}::/") as top, (top / "file").open("r+b", 0) as file:
-        far = (5 << 30) + 3
-        assert os.pwrite(file.fileno(), b"far", far) == 3
-        assert os.pread(file.fileno(), 6, far - 3) == b"\0\0\0far"
-        status = (top / "file").stat()
-        assert status.st_size == far + 3 and status.st_blocks < 1000
-
-
-def test_past_the_page_cache(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", "file=" + "x" * 8192)
-    with passing(tmp_path, f"{source}::/") as top:
-        fd = os.open(top / "file", os.O_RDWR | os.O_DIRECT)
-        with mmap.mmap(-1, 4096) as page:
-            page[:] = b"y" * 4096
-            assert os.pwritev(fd, [page], 4096) == 4096
-            assert os.preadv(fd, [page], 0) == 4096 and page[:] == b"x" * 4096
-        os.close(fd)
-        assert asked(top, "read", "write") == 0
-    assert (source / "file").read_text() == "x" * 4096 + "y" * 4096
-
-
-def test_synchronised(tmp_path: Path) -> None:
-    source = plant(tmp_path / "source", "file=x")
-    with passing(tmp_path, f"{source}::/") as top, (top / "file").open("r+b", 0) as file:
-        file.write(b"y")
-        os.fsync(file.fileno())
-        os.fdatasync(file.fileno())
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])

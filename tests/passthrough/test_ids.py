@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from pathlib import Path
 from passthrough.mounts import LARGE, all_closed, passing, told
 from support.live import daemon_of
 from support.planting import plant
+from support.processes import outcome, wait_until
 
 SOME = 20
 """Descriptors of directories, which the daemon keeps for a while."""
@@ -80,3 +82,17 @@ def test_an_open_that_fails_leaves_none(tmp_path: Path) -> None:
                 continue
             raise AssertionError("it was opened")
         assert told(top)["files"] == 0
+
+
+def test_what_was_created_runs_once_nobody_writes_to_it(tmp_path: Path) -> None:
+    """Registering a file does not keep it open for writing on the host."""
+    source = plant(tmp_path / "source")
+    with passing(tmp_path, f"{source}::/") as top:
+        with (top / "program").open("wb") as writer:
+            writer.write(Path("/bin/true").read_bytes())
+            writer.flush()
+            reader = (top / "program").open("rb")
+        with reader:
+            (top / "program").chmod(0o755)
+            assert wait_until(lambda: outcome(subprocess.run, [source / "program"]) == "ok")
+            assert told(top)["files"] == 1

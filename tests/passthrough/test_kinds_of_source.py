@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from passthrough.mounts import LARGE, passes, passing, told
-from support.mounting import mounted
+from support.mounting import mounted, overlayd
 from support.planting import plant
 from support.processes import outcome
 
@@ -115,6 +115,7 @@ def test_files_that_are_stacked_too_high_are_counted(tmp_path: Path) -> None:
         use(place, stacked)
         assert told(top)["refused"] == {"ELOOP": told(top)["refused"]["ELOOP"]}
         assert told(top)["on"]
+        assert 'overlayd_passthrough_refused_total{errno="ELOOP"' in overlayd("status", "--metrics")
         log = Path(f"{top}.log").read_text()
         assert log.count("files are read and written through the daemon") == 1
 

@@ -79,11 +79,12 @@ class Data:
 
         A server's rights and delayed errors depend on who has opened a file: through us.
         """
-        found = fd if self._may_pass(node, fd, flags) else None
+
+        def find() -> fs.Fd | None:
+            return fs.pin(fd) if self._may_pass(node, fd, flags) else None
+
         with self._namespace.credentials.acting_as(caller, groups=False):
-            return self.ways.join(
-                node, lambda: found, writes=is_writable(flags), by_root=caller.uid == 0
-            )
+            return self.ways.join(node, find, writes=is_writable(flags), by_root=caller.uid == 0)
 
     def _may_pass(self, node: Node, fd: fs.Fd, flags: int) -> bool:
         """Whether the data of *node*, opened with *flags* by the first, may go past us."""

@@ -204,6 +204,11 @@ def reopen(fd: Fd, flags: int) -> Fd:
     return Fd(os.open(_magic(fd), flags | os.O_CLOEXEC | os.O_NOCTTY))
 
 
+def pin(fd: Fd) -> Fd:
+    """An O_PATH descriptor of the inode *fd* names: whoever keeps it keeps nothing open."""
+    return Fd(os.open(_magic(fd), os.O_PATH | os.O_CLOEXEC))
+
+
 def check_direct(fd: Fd) -> None:
     """Raise OSError (EINVAL) where the file *fd* names cannot be read past the page cache."""
     reopen(fd, os.O_RDONLY | os.O_DIRECT)
