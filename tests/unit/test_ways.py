@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import stat
 
-from overlayd.core.nodes import Node, NodeKey
+from overlayd.core.nodes import Node
+from overlayd.core.numbers import NodeKey
 from overlayd.core.ways import Way, Ways
 from overlayd.host.fs import Fd
 
