@@ -1,7 +1,7 @@
 """What overlayd costs, beside other file systems on the same tree: `make bench`.
 
-`run` is the program. `subjects` mounts, `workloads`, `programs` and `scaling` say what is done,
-`measure` does it, `goals` and `report` say what came out.
+`run` is the program. `subjects` mounts, `workloads`, `programs`, `data` and `scaling` say what is
+done, `measure` does it, `goals`, `plots` and `report` say what came out.
 """
 
 import sys

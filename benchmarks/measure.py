@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.subjects import Subject, complete
+from benchmarks.subjects import NAMES, Subject, complete
 
 CLIENT = Path(__file__).with_name("client.c")
+TIMES = ("us", "ms", "s")
+"""Units that are shown of nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,26 @@ class Sizes:
     inodes: tuple[int, ...] = (1_000, 10_000, 100_000)
     mounts: int = 100
     quiet_seconds: float = 5.0
+    small_mib: int = 16
+    """Of data in blocks of 4 KiB, by all clients together."""
+    large_mib: int = 32
+    """The same in larger blocks."""
+    data_clients: int = 4
+    long_enough: float = 0.02
+    """Seconds that the repeats of what is quick are to take together."""
+    transactions: int = 100
+    copy_mib: int = 64
 
 
 SIZES = {
     "default": Sizes(),
-    "full": Sizes(rounds=9, inodes=(1_000, 10_000, 100_000, 1_000_000), quiet_seconds=20.0),
+    "full": Sizes(
+        rounds=9,
+        inodes=(1_000, 10_000, 100_000, 1_000_000),
+        quiet_seconds=20.0,
+        transactions=300,
+        copy_mib=1024,
+    ),
     "quick": Sizes(
         rounds=3,
         files=500,
@@ -64,6 +81,10 @@ SIZES = {
         inodes=(1_000, 10_000),
         mounts=10,
         quiet_seconds=2.0,
+        small_mib=2,
+        large_mib=8,
+        transactions=30,
+        copy_mib=16,
     ),
     "tiny": Sizes(
         rounds=1,
@@ -85,6 +106,12 @@ SIZES = {
         inodes=(100, 200),
         mounts=2,
         quiet_seconds=0.5,
+        small_mib=1,
+        large_mib=2,
+        data_clients=2,
+        long_enough=0,
+        transactions=3,
+        copy_mib=1,
     ),
 }
 
@@ -127,8 +154,10 @@ class Row:
     unit: str = "us"
     """What it is shown in: `us`, `ms`, `s` (measured in nanoseconds), `bytes`, `MB` or `ticks`.
 
-    Less is better, always: for the speed of data, take the time of a request or of a MiB.
+    Less is better, always: for the speed of data, take the time of a request.
     """
+    part: str = NAMES
+    """Of which table it is a line; `subjects` says who takes part in which."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +208,8 @@ class Workload:
     def admits(self, subject: Subject) -> bool:
         """Whether the subject takes part."""
         family = subject.name.partition("-")[0]
-        return subject.kind in self.kinds and (not self.only or self.only == family)
+        fits = subject.kind in self.kinds and (not self.only or self.only == family)
+        return fits and self.rows[0].part in subject.parts
 
 
 @dataclass

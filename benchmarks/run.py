@@ -8,7 +8,6 @@ another order each round. A table, plots and a file with all figures come out. N
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 import time
@@ -17,15 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import TOP, programs, scaling, workloads
+from benchmarks import TOP, data, programs, scaling, workloads
 from benchmarks.description import describe
-from benchmarks.measure import SIZES, Session, Workload, Workshop
+from benchmarks.document import Document, document
+from benchmarks.measure import SIZES, Session, Workload, Workshop, tell
 from benchmarks.place import place_below
-from benchmarks.report import Document, document, draw, everything, write_page
-from benchmarks.subjects import Recipe, Subject, choose
+from benchmarks.plots import draw
+from benchmarks.report import everything, write_page
+from benchmarks.subjects import Recipe, Subject, choose, fit
 
-ALL = (*workloads.WORKLOADS, *programs.WORKLOADS, *scaling.WORKLOADS)
-"""In this order. Those of data are to be one more module, and one more name here."""
+ALL = (*workloads.WORKLOADS, *programs.WORKLOADS, *data.WORKLOADS, *scaling.WORKLOADS)
+"""In this order."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -95,14 +96,13 @@ def publish(run: Document, options: argparse.Namespace) -> None:
     for name in (stamp, "latest"):
         run.write(options.out / f"{name}.json")
     (options.out / "latest.txt").write_text(text + "\n")
-    plot = options.out / "latest.png"
-    drawn = draw(run, plot)
-    print(f"\nwritten: {options.out}/{stamp}.json, latest.json, latest.txt", end="")
-    print(", latest.png" if drawn else "; no PNG, as matplotlib is not installed")
+    plots = [plot.name for plot in draw(run, options.out / "latest.png")]
+    words = [f"{options.out}/{stamp}.json", "latest.json", "latest.txt", *plots]
+    print(f"\nwritten: {', '.join(words)}")
+    if not plots:
+        print("no PNG: matplotlib is not installed, or there is no ratio to draw")
     if options.docs:
         write_page(run, options.docs)
-        if drawn:
-            shutil.copyfile(plot, options.docs.with_suffix(".png"))
         print(f"written: {options.docs}")
 
 
@@ -121,7 +121,11 @@ def main(arguments: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     with place_below(options.place, not options.no_disk) as (place, file_system):
-        run = measure(place, options, describe(file_system, recipes), recipes)
+        fitting, left_out = fit(recipes, place)
+        for reason in left_out:
+            tell(f"left out: {reason}", keep=True)
+        machine = describe(file_system, fitting) | {"left_out": left_out}
+        run = measure(place, options, machine, fitting)
     publish(run, options)
     return int(bool(run.failures))
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from support.mounting import detach, is_mounted
@@ -21,6 +23,9 @@ GONE_SECONDS = 10.0
 
 NATIVE, KERNEL, FUSE = "native", "kernel", "fuse"
 """Kinds of subjects: no mount, one that adds no requests, one that a daemon answers."""
+
+NAMES, DATA = "names", "data"
+"""Parts of a run: names, attributes, opens and listings; and what is in files."""
 
 
 class SubjectError(RuntimeError):
@@ -36,6 +41,10 @@ class Recipe:
     words: Callable[[Path, Path, Path], list[str]]
     version: Sequence[str] = ()
     note: str = "with its defaults"
+    parts: tuple[str, ...] = (NAMES, DATA)
+    """In which it takes part; in both once it is asked for by name."""
+    lacks: Callable[[Path], str] = lambda _: ""
+    """Why it cannot take part here, found out in an empty directory; nothing where it can."""
 
 
 def overlayd_words(*arguments: str) -> list[str]:
@@ -52,13 +61,57 @@ def _overlayd(*options: str) -> Callable[[Path, Path, Path], list[str]]:
     return words
 
 
+@cache
+def _knows_passthrough() -> bool:
+    return "--passthrough" in complete(overlayd_words("mount", "--help"))
+
+
+def _lacks_passthrough(place: Path) -> str:
+    """By trying it: the kernel, the rights and the file system all have a say in it."""
+    if not _knows_passthrough():
+        return "this overlayd has no --passthrough"
+    source, target = place / "source", place / "target"
+    source.mkdir()
+    target.mkdir()
+    (source / "file").write_text("x")
+    try:
+        mount(_overlayd("--passthrough", "require")(source, target, place), target)
+        try:
+            (target / "file").read_text()
+        finally:
+            unmount(target)
+    except (SubjectError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _ordinary(source: Path, target: Path, spare: Path) -> list[str]:
+    options = ["--passthrough", "off"] if _knows_passthrough() else []
+    return _overlayd(*options)(source, target, spare)
+
+
 RECIPES = (
     Recipe("native", NATIVE, lambda _s, _t, _w: [], note="the directory itself"),
     Recipe(
         "bind", KERNEL, lambda s, t, _: ["mount", "--bind", str(s), str(t)], note="mount --bind"
     ),
     Recipe("bindfs", FUSE, lambda s, t, _: ["bindfs", str(s), str(t)], ["bindfs", "--version"]),
-    Recipe("overlayd", FUSE, _overlayd(), overlayd_words("--version")),
+    Recipe("overlayd", FUSE, _overlayd(), overlayd_words("--version"), parts=(NAMES,)),
+    Recipe(
+        "overlayd-passthrough",
+        FUSE,
+        _overlayd("--passthrough", "require"),
+        note="overlayd with --passthrough require",
+        parts=(DATA,),
+        lacks=_lacks_passthrough,
+    ),
+    Recipe(
+        "overlayd-ordinary",
+        FUSE,
+        _ordinary,
+        note="overlayd with --passthrough off",
+        parts=(DATA,),
+    ),
     Recipe(
         "mergerfs",
         FUSE,
@@ -84,20 +137,24 @@ RECIPES = (
         ["fuse-overlayfs", "--version"],
         "the tree is its upper directory",
     ),
+    Recipe(
+        "overlayd-none",
+        FUSE,
+        _overlayd("--cache", "none"),
+        note="overlayd with --cache none",
+        parts=(),
+    ),
+    Recipe(
+        "overlayd-1s", FUSE, _overlayd("--cache", "1"), note="overlayd with --cache 1", parts=()
+    ),
 )
-
-VARIANTS = (
-    Recipe("overlayd-none", FUSE, _overlayd("--cache", "none"), note="overlayd with --cache none"),
-    Recipe("overlayd-1s", FUSE, _overlayd("--cache", "1"), note="overlayd with --cache 1"),
-)
-"""Taken part only when asked for by name."""
 
 
 class Subject:
     """One of them, with its copy of the tree and where that is seen."""
 
     def __init__(self, recipe: Recipe, place: Path) -> None:
-        self.name, self.kind, self.note = recipe.name, recipe.kind, recipe.note
+        self.name, self.kind, self.parts = recipe.name, recipe.kind, recipe.parts
         self._recipe = recipe
         self._spare = place / "spare"
         self.source = place / "source"
@@ -167,12 +224,25 @@ def complete(
 
 def choose(wanted: Sequence[str]) -> list[Recipe]:
     """Those of WANTED, or all whose program is installed. Raises ValueError for an unknown name."""
-    known = {recipe.name: recipe for recipe in (*RECIPES, *VARIANTS)}
+    known = {recipe.name: recipe for recipe in RECIPES}
     if unknown := set(wanted) - set(known):
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if wanted:
-        return [known[name] for name in known if name in wanted]
-    return [recipe for recipe in RECIPES if not recipe.version or shutil.which(recipe.version[0])]
+        return [replace(known[name], parts=(NAMES, DATA)) for name in known if name in wanted]
+    installed = [one for one in RECIPES if not one.version or shutil.which(one.version[0])]
+    return [recipe for recipe in installed if recipe.parts]
+
+
+def fit(recipes: Sequence[Recipe], place: Path) -> tuple[list[Recipe], list[str]]:
+    """Those that can take part on the file system of PLACE, and why the others cannot."""
+    found, left_out = [], []
+    for recipe in recipes:
+        with tempfile.TemporaryDirectory(dir=place) as empty:
+            if reason := recipe.lacks(Path(empty)):
+                left_out.append(f"{recipe.name}: {reason}")
+            else:
+                found.append(recipe)
+    return found, left_out
 
 
 def version_of(recipe: Recipe) -> str:

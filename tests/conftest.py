@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from support.mounting import DATA_WAY
+
 # Examples that touch a real file system take as long as the machine lets them.
 settings.register_profile("overlayd", deadline=None)
 settings.load_profile("overlayd")
@@ -21,6 +23,12 @@ for _number, _handler in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+@pytest.fixture(params=["auto", "off"])
+def data_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test is run twice: with data past the daemon, and through it."""
+    monkeypatch.setenv(DATA_WAY, request.param)
 
 
 @pytest.fixture

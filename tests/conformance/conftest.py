@@ -36,7 +36,10 @@ def _start(stack: ExitStack, name: str, place: Path) -> Worker:
         "one preopen": (ONE_PREOPEN, ()),
         "one preopen, all users": (ONE_PREOPEN, ("--allow-other",)),
         "nested preopens": (NESTED_WITH_ALIASES, ()),
-        "nested preopens, uncached": (NESTED_WITH_ALIASES, ("--cache", "none")),
+        "nested preopens, uncached": (
+            NESTED_WITH_ALIASES,
+            ("--cache", "none", "--passthrough", "off"),
+        ),
         "nested preopens, all users": (NESTED_WITH_ALIASES, ("--allow-other",)),
     }
     if name in layouts:

@@ -11,6 +11,8 @@ from support.file_exerciser import SMALL, SPARSE, Exerciser
 from support.mounting import mounted
 from support.planting import plant
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 STEPS = 500
 
 

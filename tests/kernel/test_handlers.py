@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from pyfuse3 import FUSEError
 from overlayd.core.data import Created
 from overlayd.core.listings import Entry
 from overlayd.core.types import Changes, WouldBlock
+from overlayd.kernel import operations
 from overlayd.kernel.operations import Operations
 from support.fake_core import ATTRS, CONTEXT, DEVICE, STATUS, FakeCore, run
 
@@ -202,17 +204,35 @@ def test_reading_asks_the_page_cache_first(core: FakeCore) -> None:
     assert thread != here
 
 
-@pytest.mark.parametrize(
-    ("size", "slow", "inline"), [(10, False, True), (10, True, False), (1 << 20, False, False)]
-)
-def test_small_writes_to_fast_file_systems_are_done_at_once(
-    core: FakeCore, size: int, slow: bool, inline: bool
-) -> None:
-    core.answers.update(may_block=lambda _: slow, write=lambda *_: size)
-    assert run(core.operations().write, 3, 0, bytes(size)) == size
+@pytest.mark.parametrize("slow", [True, False])
+def test_writes_to_fast_file_systems_are_done_at_once(core: FakeCore, slow: bool) -> None:
+    core.answers.update(may_block=lambda _: slow, write=lambda *_: 1 << 20)
+    assert run(core.operations().write, 3, 0, bytes(1 << 20)) == 1 << 20
     name, _, thread = core.calls[-1]
     assert name == "write"
-    assert (thread == threading.get_ident()) is inline
+    assert (thread != threading.get_ident()) is slow
+
+
+def test_where_the_host_slows_writers_down_they_wait_in_threads(
+    core: FakeCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*_: object) -> int:
+        time.sleep(0.03)
+        return 1
+
+    core.answers.update(may_block=lambda _: False, write=slowly)
+    adapter = core.operations()
+    run(adapter.write, 3, 0, b"x")
+    core.answers.update(write=lambda *_: 1)
+    run(adapter.write, 3, 0, b"x")
+    monkeypatch.setattr(operations, "_SLOW_NS", 0)
+    core.answers.update(write=slowly)
+    adapter = core.operations()
+    run(adapter.write, 3, 0, b"x")
+    run(adapter.write, 3, 0, b"x")
+    threads = [thread for name, _, thread in core.calls if name == "write"]
+    here = threading.get_ident()
+    assert [thread == here for thread in threads] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("slow", [True, False])

@@ -12,12 +12,14 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pyfuse3
 import pytest
 import trio
 
 from overlayd.kernel.loop import RequestLoop
+from overlayd.kernel.workers import Workers
 
 MIN_TASKS = 1
 STOP = b"stop"
@@ -85,8 +87,12 @@ class Session:
 
 
 @contextmanager
-def session(answer: Callable[[Session, bytes], object], processors: int = 2) -> Iterator[Session]:
-    it = Session(RequestLoop(processors), answer)
+def session(
+    answer: Callable[[Session, bytes], object],
+    processors: int = 2,
+    workers: Workers | None = None,
+) -> Iterator[Session]:
+    it = Session(RequestLoop(processors, workers), answer)
     yield it
     it.close()
 
@@ -140,6 +146,71 @@ def test_every_request_is_answered_whatever_waits(
         assert len(it.answered) == 171
         assert it.tasks == 0
         assert it.most_tasks <= max_tasks
+
+
+async def wait_in_thread(session: Session, workers: Workers, device: int, seconds: float) -> None:
+    with session.loop.away():
+        await workers.run(device, partial(time.sleep, seconds))
+
+
+async def expect(session: Session, late: int, came: list[bool]) -> None:
+    """What is there when it is looked for the LATEth time."""
+    times = iter(range(late))
+    came.append(await session.loop.soon(lambda: next(times, None) is None))
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+@pytest.mark.parametrize("seed", range(8))
+def test_all_that_comes_from_threads_or_soon_is_answered(processors: int, seed: int) -> None:
+    chance = random.Random(seed)
+    workers = Workers()
+    came: list[bool] = []
+
+    def answer(session: Session, request: bytes) -> object:
+        match chance.choice(["at once", "thread", "soon", "never"]) if request != STOP else "":
+            case "thread":
+                seconds = chance.choice([0, 0, 0.0001, 0.002])
+                return wait_in_thread(session, workers, chance.randrange(3), seconds)
+            case "soon":
+                return expect(session, chance.randrange(3), came)
+            case "never":
+                return expect(session, 1 << 60, came)
+        return None
+
+    with session(answer, processors, workers) as it:
+        it.ask(*[b"%d" % number for number in range(150)])
+
+        async def ask_and_end() -> None:
+            while len(it.answered) < 150:
+                await trio.sleep(0.001)
+            for number in range(30):
+                it.ask(b"later %d" % number)
+                while len(it.answered) < 151 + number:
+                    await trio.sleep(0)
+            it.ask(STOP)
+
+        run_beside(it, ask_and_end)
+        assert len(it.answered) == 181
+        assert it.tasks == 0
+        assert set(came) == {True, False}
+
+
+@pytest.mark.parametrize("unmounted", [True, False])
+def test_at_the_end_nothing_is_expected_any_more(unmounted: bool) -> None:
+    came: list[bool] = []
+
+    def answer(session: Session, request: bytes) -> object:
+        return expect(session, 1 << 60, came) if request == b"never" else None
+
+    with session(answer) as it:
+        if unmounted:
+            it.ask(*[b"never"] * 5)
+            it.guest.close()
+        else:
+            it.ask(*[b"never"] * 5, STOP)
+        run_beside(it, trio.lowlevel.checkpoint)
+        assert came == [False] * (1 if unmounted else 5)
+        assert it.tasks == 0
 
 
 def test_what_waits_keeps_nobody_else_waiting() -> None:

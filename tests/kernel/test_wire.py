@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,7 +37,7 @@ def open_reply(kernel: Kernel, opcode: int, node: int, body: bytes) -> tuple[int
 
 def converse(kernel: Kernel) -> list[bytes]:
     """The replies to requests that nobody wants amended."""
-    replies = [kernel.init(USUAL & ~wire.PARALLEL_DIROPS & ~wire.HANDLE_KILLPRIV)]
+    replies = [kernel.init(USUAL & ~wire.PARALLEL_DIROPS & ~wire.HANDLE_KILLPRIV_V2)]
     replies += [kernel.ask(LOOKUP, 1, name + b"\0") for name in NAMES]
     replies += [kernel.ask(opcode, PLAIN, bytes(8)) for opcode in (OPEN, OPENDIR)]
     replies += [kernel.ask(CREATE, PLAIN, bytes(16) + name + b"\0") for name in NAMES]
@@ -62,11 +63,15 @@ def test_parallel_lookups_are_granted_where_they_are_offered(minor: int) -> None
         assert not kernel.init(USUAL, minor).granted[0] & wire.PARALLEL_DIROPS
 
 
-def test_the_kernel_need_not_ask_before_each_write() -> None:
-    with session() as kernel:
-        assert kernel.init(USUAL).granted[0] & wire.HANDLE_KILLPRIV
-    with session(wire=False) as kernel:
-        assert not kernel.init(USUAL).granted[0] & wire.HANDLE_KILLPRIV
+@pytest.mark.parametrize("set_id", [True, False])
+def test_set_id_bits_are_left_to_us_unless_they_mean_something_here(
+    set_id: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    extension = SimpleNamespace(want=lambda flags, _: asked.append(flags))
+    monkeypatch.setattr(wire, "_extension", extension)
+    wire.want(set_id=set_id)
+    assert bool(asked[0] & wire.HANDLE_KILLPRIV_V2) is not set_id
 
 
 def test_flags_of_the_second_word_and_the_stack_depth() -> None:

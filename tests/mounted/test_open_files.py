@@ -19,6 +19,8 @@ from support.live import make_dirs
 from support.mounting import mounted
 from support.processes import in_child, outcome, tried
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 GIB = 1 << 30
 
 

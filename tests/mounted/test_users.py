@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ import pytest
 from support.live import make_dirs
 from support.mounting import mounted
 from support.processes import User, in_child, tried
+
+pytestmark = pytest.mark.usefixtures("data_way")
 
 ALICE = User(64001, 64011)
 BOB = User(64002, 64012, umask=0o077)
@@ -174,6 +177,59 @@ def test_set_id_bits_fall_when_a_user_changes_the_file(
     top, plain = open_to_all
     assert made(top / "shared/tool") == made(plain / "shared/tool")
     assert not os.stat(top / "shared/tool").st_mode & stat.S_ISUID
+
+
+def test_set_id_bits_fall_whoever_opened_what_a_user_writes_to(
+    open_to_all: tuple[Path, Path],
+) -> None:
+    modes = (0o6777, 0o4755, 0o2775, 0o0755)
+    for tree in open_to_all:
+        for mode in modes:
+            path = tree / f"shared/{mode:o}"
+            path.write_bytes(bytes(100))
+            os.chmod(path, mode)
+            for writer in (None, BOB):
+                fd = os.open(path, os.O_WRONLY)
+                in_child(lambda fd=fd: os.write(fd, b"x"), user=writer)
+                os.close(fd)
+                os.rename(path, f"{path}-{writer is None}")
+                path = Path(f"{path}-{writer is None}")
+    top, plain = open_to_all
+    for path in sorted((plain / "shared").iterdir()):
+        through_it = made(top / "shared" / path.name)
+        assert through_it == made(path), path
+        assert through_it == made(top.parent / "source/shared" / path.name), path
+
+
+@pytest.mark.parametrize("user", [BOB, MEMBER])
+def test_a_set_gid_bit_falls_by_the_groups_of_who_writes(
+    open_to_all: tuple[Path, Path], user: User
+) -> None:
+    for tree in open_to_all:
+        path = tree / "shared/of-a-group"
+        path.write_text("x")
+        os.chown(path, -1, 64050)
+        os.chmod(path, 0o2666)
+
+    assert (
+        both(open_to_all, user, lambda tree: (tree / "shared/of-a-group").write_text("y")) == "ok"
+    )
+    top, plain = open_to_all
+    assert made(top / "shared/of-a-group") == made(plain / "shared/of-a-group")
+    assert bool((plain / "shared/of-a-group").stat().st_mode & stat.S_ISGID) is (user is MEMBER)
+
+
+def test_capabilities_of_a_file_do_not_survive_a_write(open_to_all: tuple[Path, Path]) -> None:
+    chown_and_kill = struct.pack("<5I", 0x2000001, 0x21, 0, 0, 0)
+    for tree in open_to_all:
+        path = tree / "shared/able"
+        path.write_text("able")
+        for _ in range(2):  # what the kernel has found out does not last
+            os.setxattr(path, "security.capability", chown_and_kill)
+            assert os.listxattr(path) == ["security.capability"]
+            with path.open("r+") as file:
+                file.write("x")
+            assert os.listxattr(path) == []
 
 
 def test_access_2_answers_for_the_caller(open_to_all: tuple[Path, Path]) -> None:

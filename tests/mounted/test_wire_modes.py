@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import signal
 from collections import Counter
@@ -37,6 +38,32 @@ def test_both_serve(
         assert sorted(os.listdir(target)) == sorted(os.listdir(source))
         status = json.loads(overlayd("status", "--json", str(target)))["status"]
         assert status["wire"] == said
+
+
+@pytest.mark.parametrize("switch", ["on", "off"])
+def test_what_writing_asks_for(
+    switch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is told who clears set-id bits, the kernel asks for capabilities each time."""
+    monkeypatch.setenv("OVERLAYD_WIRE", switch)
+    source = plant(tmp_path / "source", "file=x")
+    with mounted(tmp_path, f"{source}::/", options=["--passthrough", "off"]) as target:
+        for flags, synced in ((0, 0), (os.O_DSYNC, 20), (os.O_SYNC, 20), (os.O_DIRECT, 0)):
+            fd = os.open(target / "file", os.O_WRONLY | flags)
+            with mmap.mmap(-1, 4096) as page:
+                before = requests_of(target)
+                assert [os.pwrite(fd, page, i * 4096) for i in range(20)] == [4096] * 20
+                asked = requests_of(target) - before
+            os.close(fd)
+            assert asked["write"] == 20
+            assert asked["fsync"] == synced
+            assert (asked["getxattr"] >= 20) is (switch == "off")
+
+
+def requests_of(target: Path) -> Counter[str]:
+    """All so far, by operation."""
+    status = json.loads(overlayd("status", "--json", str(target)))["status"]
+    return Counter(status["operations"])
 
 
 def test_a_listing_that_is_kept_is_not_asked_for_again(
@@ -112,7 +139,3 @@ def test_others_get_their_turn_while_requests_keep_coming(
             for guest in guests:
                 os.kill(guest, signal.SIGKILL)
                 os.waitpid(guest, 0)
-
-
-def requests_of(target: Path) -> Counter[str]:
-    return Counter(json.loads(overlayd("status", "--json", str(target)))["status"]["operations"])

@@ -229,6 +229,6 @@ def test_what_is_open_outlives_the_daemon(tmp_path: Path) -> None:
     assert outcome(os.listdir, target) == "ENOTCONN"
     assert os.pwrite(file, b"after!", 0) == 6
     assert os.pread(file, 10, 0) == b"after!"
-    assert outcome(os.close, file) == "ENOTCONN"  # there is nobody to tell
+    assert outcome(os.close, file) in ("ok", "ENOTCONN")  # there is nobody to tell
     assert (source / "file").read_text() == "after!"
     overlayd("umount", str(target))

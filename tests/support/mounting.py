@@ -6,6 +6,7 @@ mount table, and that the daemon logged no traceback.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,10 @@ COMMAND_SECONDS = 30
 mount that hangs, shows up as this timeout rather than as a test run that never ends."""
 
 
+DATA_WAY = "OVERLAYD_TEST_PASSTHROUGH"
+"""What `--passthrough` is given in mounts whose test does not care; see the fixture `data_way`."""
+
+
 @contextmanager
 def mounted(tmp_path: Path, *dirs: str, options: Sequence[str] = ()) -> Iterator[Path]:
     """Mount the preopens DIRS (`HOST::GUEST[::ro]`) below TMP_PATH; yield the target."""
@@ -28,7 +33,8 @@ def mounted(tmp_path: Path, *dirs: str, options: Sequence[str] = ()) -> Iterator
     log = Path(f"{target}.log")
     flags = [word for entry in dirs for word in ("--dir", entry)]
     try:
-        overlayd("mount", *flags, "--log-file", str(log), *options, str(target))
+        words = (*flags, "--log-file", str(log), *_data_way(options), *options, str(target))
+        overlayd("mount", *words)
         if not is_mounted(target):
             pytest.fail(f"`overlayd mount` succeeded, and {target} is not mounted")
         yield target
@@ -36,6 +42,11 @@ def mounted(tmp_path: Path, *dirs: str, options: Sequence[str] = ()) -> Iterator
         problems = [*unmount(target), *tracebacks(log)]
         if problems:
             pytest.fail("\n".join(problems))
+
+
+def _data_way(options: Sequence[str]) -> list[str]:
+    way = os.environ.get(DATA_WAY)
+    return [] if way is None or "--passthrough" in options else ["--passthrough", way]
 
 
 def overlayd(*arguments: str) -> str:

@@ -195,15 +195,7 @@ def _because_of(newest: bool, place: Place | None, namespace: Namespace) -> Deni
 
 
 _ACCESS_MODES = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR)
-_KEPT = (
-    os.O_APPEND
-    | os.O_TRUNC
-    | os.O_NONBLOCK
-    | os.O_SYNC
-    | os.O_DSYNC
-    | os.O_NOATIME
-    | os.O_LARGEFILE
-)
+_KEPT = os.O_APPEND | os.O_TRUNC | os.O_NONBLOCK | os.O_NOATIME | os.O_LARGEFILE
 
 
 def screen_flags(flags: int) -> int:
@@ -211,7 +203,8 @@ def screen_flags(flags: int) -> int:
 
     An allow list: whatever a future kernel adds stays out. O_DIRECT is dropped, since the kernel
     already bypasses its own cache for it and the host call would want aligned memory; O_CREAT,
-    O_EXCL and O_NOFOLLOW were acted on by the kernel or are added where a file is made.
+    O_EXCL and O_NOFOLLOW were acted on by the kernel or are added where a file is made. O_SYNC and
+    O_DSYNC are dropped, since the kernel sends an fsync after each write to such a file.
     """
     if flags & os.O_ACCMODE not in _ACCESS_MODES:
         raise einval()

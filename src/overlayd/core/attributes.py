@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import time
+from contextlib import suppress
 
 from overlayd.core.access import Access, Held
 from overlayd.core.handles import Handle
@@ -100,15 +101,20 @@ class Attributes:
         return self.of(node)
 
     def _drop_set_id_bits(self, fd: fs.Fd, caller: Caller) -> None:
-        """chown(2) that names nobody, which whoever may write may have happen."""
+        """chown(2) that names nobody, which whoever may write may have happen.
+
+        For whoever may not, nothing happens. It may be about to write by what somebody else has
+        opened: the write that follows says so, and then they fall.
+        """
         credentials = self._namespace.credentials
         try:
             with credentials.acting_as(caller):
                 fs.change_owner(fd, -1, -1)
         except PermissionError:
-            with credentials.acting_as(caller):
-                fs.check_access(fd, os.W_OK)
-            fs.change_owner(fd, -1, -1)
+            with suppress(PermissionError):
+                with credentials.acting_as(caller):
+                    fs.check_access(fd, os.W_OK)
+                fs.change_owner(fd, -1, -1)
 
     def _change_mode(self, fd: fs.Fd, mode: int, caller: Caller) -> None:
         """chmod(2), and the clearing of set-id bits that comes with writing.

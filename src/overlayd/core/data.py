@@ -1,12 +1,12 @@
 """Operations on open files: opening and creating them, and what is in them.
 
 `read` and `write` may wait for a device and are called off the event loop; `read_cached` never
-waits. All three take a handle and touch no table, so they are safe beside everything else.
+waits, and may be called there only. All three take a handle and touch no table, so they are safe
+beside everything else.
 """
 
 import os
 import stat
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from overlayd.core.access import Access, Held, screen_flags, wants_to_change
@@ -44,6 +44,8 @@ class Data:
         self._access = access
         self._attributes = attributes
         self._names = names
+        self._buffer = memoryview(b"")
+        """For `read_cached`: new memory costs more than what is read into it."""
         self.ways = Ways()
 
     def open(self, number: int, flags: int, caller: Caller) -> int:
@@ -111,6 +113,7 @@ class Data:
         """
         handle = self._namespace.handles.open(node, fd, flags, caller)
         handle.way = way
+        handle.has_set_id = handle.writable and fs.has_set_id(fd)
         if handle.writable and self._namespace.assembly is not assembly:
             self.revoke(handle)
             if handle.revoked and handle.cannot_be_revoked:
@@ -184,34 +187,48 @@ class Data:
         """Whether *number* is open on a file system that may keep a caller waiting."""
         return self._namespace.may_block(self._namespace.handles.get(number).node)
 
-    def read_cached(self, number: int, offset: int, size: int) -> bytes | None:
-        """What the page cache holds, or None where the device would have to be asked."""
-        handle = self._namespace.handles.get(number)
-        if self._namespace.may_block(handle.node):
+    def read_cached(self, number: int, offset: int, size: int) -> memoryview | None:
+        """What the page cache holds, or None where the device would have to be asked.
+
+        Good until this is called again, and only to be called on the event loop.
+        """
+        space = self._namespace
+        handle = space.handles.get(number)
+        if space.may_block(handle.node):
             return None
-        if self._namespace.is_in_memory(handle.node):  # tmpfs knows no RWF_NOWAIT, nor needs it
-            return fs.read(_file(handle), offset, size)
-        return fs.read_cached(_file(handle), offset, size)
+        if len(self._buffer) < size:
+            self._buffer = memoryview(bytearray(size))
+        in_memory = space.is_in_memory(handle.node)
+        done = fs.read_cached(_file(handle), offset, self._buffer[:size], in_memory=in_memory)
+        return None if done is None else self._buffer[:done]
 
     def read(self, number: int, offset: int, size: int) -> bytes:
         """*size* bytes at *offset*, fewer only at the end of the file."""
         return fs.read(_file(self._namespace.handles.get(number)), offset, size)
 
     def write(self, number: int, offset: int, data: bytes) -> int:
-        """Write *data*; how many bytes the host took. Set-id bits fall as they would there."""
+        """Write *data*; how many bytes the host took.
+
+        With the opener's ids, which the host's quotas and reserves go by. Set-id bits fall as they
+        would there: root's writes leave them alone.
+        """
         handle = self._namespace.handles.get(number)
         if not handle.writable:
             raise ebadf()
         if handle.revoked:
             raise erofs()
-        with self._as_writer(handle):
-            return fs.write(_file(handle), offset, data)
-
-    def _as_writer(self, handle: Handle) -> AbstractContextManager[None]:
-        """The opener's ids where they matter: root's writes leave set-id bits alone."""
+        fd = _file(handle)
         if handle.opener.uid == 0:
-            return nullcontext()
-        return self._namespace.credentials.acting_as(handle.opener)
+            if handle.clears_set_id:
+                fs.clear_set_id(fd)
+            return fs.write(fd, offset, data)
+        groups = fs.is_set_gid(fd)  # whether that falls is all that depends on them
+        with self._namespace.credentials.acting_as(handle.opener, groups=groups):
+            return fs.write(fd, offset, data)
+
+    def clears_set_id(self, number: int) -> None:
+        """From now on no set-id bit survives a write through *number*, even if root opened it."""
+        self._namespace.handles.get(number).clears_set_id = True
 
     def writers(self) -> dict[int, list[Handle]]:
         """The handles that were opened for writing, by the device that `revoke` asks about them."""

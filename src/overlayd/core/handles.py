@@ -21,7 +21,10 @@ def is_writable(flags: int) -> bool:
 class Handle:
     """An open file or directory stream."""
 
-    __slots__ = ("fd", "flags", "is_path", "listing", "node", "number", "opener", "revoked", "way")
+    __slots__ = (
+        *("clears_set_id", "fd", "flags", "has_set_id", "is_path", "listing", "node"),
+        *("number", "opener", "revoked", "way"),
+    )
 
     def __init__(self, number: int, node: Node, fd: Fd | None, flags: int, opener: Caller) -> None:
         self.number = number
@@ -36,6 +39,10 @@ class Handle:
         """Whose rights writing through it is done with (set-id bits are cleared by them)."""
         self.revoked = False
         """Whether writing through it came to an end: what it is open on is now read-only."""
+        self.clears_set_id = False
+        """Whether somebody writes through it after whom no set-id bit may be left."""
+        self.has_set_id = False
+        """Whether that had a set-id bit when it was opened for writing."""
         self.way: Way | None = None
         """Regular files: how its data goes."""
         self.listing: list[bytes] | None = None
@@ -50,12 +57,15 @@ class Handle:
     def passes_us(self) -> bool:
         """Whether the kernel reads and writes for it by itself.
 
-        Not for one that may write to a file which it would write with somebody else's rights.
+        Not for one that may write to a file which it would write with somebody else's rights, and
+        not to one with set-id bits: it would go by who has opened it, not by who writes.
         """
         way = self.way
         if way is None or not way.backing:
             return False
-        return not self.writable or way.by_root == (self.opener.uid == 0)
+        if not self.writable:
+            return True
+        return not self.has_set_id and way.by_root == (self.opener.uid == 0)
 
     @property
     def cannot_be_revoked(self) -> bool:

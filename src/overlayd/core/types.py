@@ -1,5 +1,6 @@
 """The small types in which the core answers; the adapter copies them into the protocol's."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -45,9 +46,11 @@ class Changes(NamedTuple):
 class WouldBlock(Exception):
     """The operation needs a file system that may keep it waiting; ask again off the event loop.
 
-    Raised before anything was changed. *device* is the file system's device number.
+    Raised before anything was changed. *device* is the file system's device number; *is_there* says
+    without waiting whether what the host was asked for already has come, if it was.
     """
 
-    def __init__(self, device: int) -> None:
+    def __init__(self, device: int, is_there: Callable[[], bool] | None = None) -> None:
         super().__init__(device)
         self.device = device
+        self.is_there = is_there

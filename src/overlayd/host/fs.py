@@ -382,25 +382,24 @@ def free_bytes(fd: Fd) -> int:
 # -- data ---------------------------------------------------------------------------------------
 
 
-def read_cached(fd: Fd, offset: int, size: int) -> bytes | None:
-    """Up to *size* bytes if the page cache can give them, and the end of file, at once; else None.
+def read_cached(fd: Fd, offset: int, into: memoryview, *, in_memory: bool) -> int | None:
+    """Fill *into* if the page cache can do so at once; how far, or None where it cannot.
 
-    A short answer tells the kernel that the file ends there, so one is given only where it does.
+    Less than all of it says that the file ends there: the kernel takes it for that. A file system
+    that holds its files *in_memory* knows no RWF_NOWAIT, nor needs it.
     """
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    done = 0
+    flags = 0 if in_memory else os.RWF_NOWAIT
+    size = len(into)
     try:
-        while done < size:
-            count = os.preadv(fd.number, [view[done:]], offset + done, os.RWF_NOWAIT)
-            if count == 0:
-                return bytes(view[:done])
+        done = count = os.preadv(fd.number, [into], offset, flags)
+        while count and done < size:
+            count = os.preadv(fd.number, [into[done:]], offset + done, flags)
             done += count
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
             return None
         raise
-    return bytes(buffer)
+    return done
 
 
 def read(fd: Fd, offset: int, size: int) -> bytes:
@@ -418,19 +417,34 @@ def read(fd: Fd, offset: int, size: int) -> bytes:
 
 def write(fd: Fd, offset: int, data: bytes) -> int:
     """Write *data*; fewer bytes are acknowledged only where an error stopped it half-way."""
+    done = count = os.pwrite(fd.number, data, offset)
     view = memoryview(data)
-    done = 0
-    while done < len(data):
+    while count and done < len(data):
         try:
             count = os.pwrite(fd.number, view[done:], offset + done)
         except OSError:
-            if done:
-                break
-            raise
-        if count == 0:
             break
         done += count
     return done
+
+
+def has_set_id(fd: Fd) -> bool:
+    """Whether what *fd* is open on has a bit that writing to it may clear."""
+    return bool(os.fstat(fd.number).st_mode & (stat.S_ISUID | stat.S_ISGID))
+
+
+def is_set_gid(fd: Fd) -> bool:
+    """Whether what *fd* is open on has the set-gid bit."""
+    return bool(os.fstat(fd.number).st_mode & stat.S_ISGID)
+
+
+def clear_set_id(fd: Fd) -> None:
+    """Take away the bits that do not survive a write to what *fd* is open on (inode(7))."""
+    mode = stat.S_IMODE(os.fstat(fd.number).st_mode)
+    falls = stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0)
+    if mode & falls:
+        with suppress(PermissionError):  # who may not do this cannot keep them by writing, either
+            os.fchmod(fd.number, mode & ~falls)
 
 
 def sync(fd: Fd, data_only: bool) -> None:

@@ -416,17 +416,17 @@ static void reply(int fd, const struct fuse_in_header *header, int error, void *
 static void reply_with(int fd, const struct fuse_in_header *header, PyObject *answer,
                        amend_function *amend) {
     union body body;
-    char *data;
+    Py_buffer data;
     Py_ssize_t size;
     long error = PyLong_Check(answer) ? PyLong_AsLong(answer) : 0;
     memset(&body, 0, sizeof(body));
     if (error < 0) {
         PyErr_Clear(); /* a number that is no errno: -1, which stands for EPERM */
         reply(fd, header, (int)-error, NULL, 0);
-    } else if (header->opcode == FUSE_READ && PyBytes_AsStringAndSize(answer, &data, &size) == 0) {
-        reply(fd, header, 0, data, (size_t)size);
-    } else if (header->opcode == FUSE_READDIRPLUS && PyByteArray_Check(answer)) {
-        reply(fd, header, 0, PyByteArray_AsString(answer), (size_t)PyByteArray_Size(answer));
+    } else if ((header->opcode == FUSE_READ || header->opcode == FUSE_READDIRPLUS) &&
+               PyObject_GetBuffer(answer, &data, PyBUF_SIMPLE) == 0) {
+        reply(fd, header, 0, data.buf, (size_t)data.len);
+        PyBuffer_Release(&data);
     } else if ((size = put_answer(header->opcode, answer, &body)) >= 0) {
         amend(header->opcode, (char *)&body, (size_t)size);
         reply(fd, header, 0, &body, (size_t)size);

@@ -38,6 +38,7 @@
 /* From newer kernel headers than those that this may be built with. */
 #define OPEN_KEEP_CACHE (1u << 1)
 #define OPEN_PASSTHROUGH (1u << 7)
+#define WRITE_CLEARS_SET_ID (1u << 2)
 #define INIT_EXTENDED (1u << 30)
 #define INIT_STACK_DEPTH 36 /* where in fuse_init_out; `flags2` lies just before it */
 #define INIT_FLAGS2 32
@@ -59,6 +60,7 @@ static uint64_t wanted, offered, granted; /* INIT flags, the second word of them
 static uint32_t stack_depth;
 static unsigned long long answered; /* requests that libfuse did not see */
 static unsigned long long amended; /* replies to OPEN, OPENDIR and CREATE */
+static int clears_set_id; /* whether the last request is a write that set-id bits do not survive */
 static int session_fd = -1;
 
 static int answers;             /* whether the read hook has requests answered */
@@ -107,6 +109,16 @@ static uint64_t flags_offered(const char *argument, size_t size) {
     memcpy(words, argument, size < sizeof(words) ? size : sizeof(words));
     uint64_t flags = words[3];
     return flags & INIT_EXTENDED ? flags | (uint64_t)words[4] << 32 : flags;
+}
+
+static int is_clearing(const char *message, size_t size) {
+    struct fuse_in_header header;
+    struct fuse_write_in write;
+    if (size < sizeof(header) + sizeof(write))
+        return 0;
+    memcpy(&header, message, sizeof(header));
+    memcpy(&write, message + sizeof(header), sizeof(write));
+    return header.opcode == FUSE_WRITE && (write.write_flags & WRITE_CLEARS_SET_ID) != 0;
 }
 
 static void look_at_request(const char *message, size_t size) {
@@ -171,6 +183,7 @@ static ssize_t read_and_answer(int fd, void *buffer, size_t size) {
             return -1;
         }
         found_nothing = 0;
+        clears_set_id = is_clearing(buffer, (size_t)got);
         if (!answer_request(fd, buffer, (size_t)got, amend_ours))
             return got;
         answered++;
@@ -183,6 +196,7 @@ static ssize_t hooked_read(int fd, void *buffer, size_t size, void *userdata) {
     (void)userdata;
     ssize_t got = answers ? read_and_answer(fd, buffer, size) : read(fd, buffer, size);
     if (got > 0) { /* libfuse looks at errno only after -1 */
+        clears_set_id = is_clearing(buffer, (size_t)got);
         pthread_mutex_lock(&lock);
         look_at_request(buffer, (size_t)got);
         pthread_mutex_unlock(&lock);
@@ -293,7 +307,7 @@ __attribute__((visibility("default"))) int fuse_session_mount(struct fuse_sessio
         return status;
     session_fd = fuse_session_fd(session);
     request_count = amendment_count = 0;
-    answers = found_nothing = 0;
+    answers = found_nothing = clears_set_id = 0;
     offered = granted = amended = answered = 0;
     if (hook == NULL)
         trouble = "this libfuse is older than 3.14";
@@ -331,6 +345,11 @@ static PyObject *py_amend_open(PyObject *module, PyObject *arguments) {
         amendments[amendment_count++] = new;
     pthread_mutex_unlock(&lock);
     return PyBool_FromLong(fits);
+}
+
+static PyObject *py_clears_set_id(PyObject *module, PyObject *arguments) {
+    (void)module, (void)arguments;
+    return PyBool_FromLong(clears_set_id);
 }
 
 static PyObject *py_state(PyObject *module, PyObject *arguments) {
@@ -390,6 +409,7 @@ static PyMethodDef methods[] = {
     {"found_nothing", py_found_nothing, METH_NOARGS, "found_nothing() -> bool, of the last read"},
     {"want", py_want, METH_VARARGS, "want(init_flags, stack_depth), before the mount"},
     {"amend_open", py_amend_open, METH_VARARGS, "amend_open(handle, flags, backing) -> bool"},
+    {"clears_set_id", py_clears_set_id, METH_NOARGS, "clears_set_id() -> bool, of the last request"},
     {"state", py_state, METH_NOARGS,
      "state() -> (trouble, session_fd, offered, granted, amended, answered)"},
     {NULL, NULL, 0, NULL},

@@ -6,8 +6,10 @@ raise into what the kernel is told.
 
 import errno
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pyfuse3
@@ -34,9 +36,10 @@ ALIVE = b"system.overlayd"
 kernel always asks, holding no lock that a request which waits for a source may hold too."""
 
 _KEPT_SIZE = 128 * 1024  # bytes: what the kernel reads ahead, and so asks for at once
-_INLINE_WRITE = 64 * 1024  # bytes; copying as much takes less time than a thread's round trip
-
-
+_SLOW_WRITE_NS = 20_000_000
+"""Copying the largest write takes a small part of it: the host has made us wait."""
+_SLOW_NS = 1_000_000_000
+"""For so long it is expected to do so again."""
 _MOST_DOUBTED = 100
 """Whoever is killed meanwhile does not ask again."""
 
@@ -97,6 +100,8 @@ class Operations(Requests):
         self._doubted: list[tuple[int, int, bytes]] = []
         """The links that the kernel was told to ask for again."""
         self._flushes = overlay.namespace.has_slow_source
+        self._slow: dict[int, int] = {}
+        """Until when writes to a device are expected to wait, by its number; in nanoseconds."""
 
     def configure(self, cache: CachePolicy, errors: ErrorStyle) -> None:
         """Go by these settings from now on."""
@@ -408,18 +413,47 @@ class Operations(Requests):
 
     @answering_then(_note_read)
     def read(self, fh: int, off: int, size: int) -> bytes:
-        data = self._data.read_cached(fh, off, size)
-        if data is None:
-            self._consent_to_wait(fh)
-            data = self._data.read(fh, off, size)
-        return data
+        if not self._overlay.namespace.is_patient():
+            data = self._data.read_cached(fh, off, size)
+            if data is not None:
+                return data  # type: ignore[return-value]  # pyfuse3 takes any buffer
+            if not self._data.may_block(fh):  # then the host has begun to read it, or to read ahead
+                raise WouldBlock(self._device(fh), partial(self._is_cached, fh, off, size))
+        self._consent_to_wait(fh)
+        return self._data.read(fh, off, size)
+
+    def _is_cached(self, fh: int, off: int, size: int) -> bool:
+        try:
+            return self._data.read_cached(fh, off, size) is not None
+        except OSError:  # which asking once more tells
+            return True
 
     @answering_then(_note_written)
     def write(self, fh: int, off: int, buf: bytes) -> int:
-        if len(buf) > _INLINE_WRITE or self._data.may_block(fh):
+        if self._overlay.namespace.is_patient():
+            self.coherence.written(fh)  # before the host tells of it
+            return self._data.write(fh, off, buf)
+        if wire.clears_set_id():
+            self._data.clears_set_id(fh)
+        if self._data.may_block(fh) or (self._slow and self._is_slow(fh)):
             self._consent_to_wait(fh)
-        self.coherence.written(fh)
-        return self._data.write(fh, off, buf)
+        started = time.perf_counter_ns()
+        count = self._data.write(fh, off, buf)
+        ended = time.perf_counter_ns()
+        if ended - started > _SLOW_WRITE_NS:
+            self._slow[self._device(fh)] = ended + _SLOW_NS
+        return count
+
+    def _is_slow(self, handle: int) -> bool:
+        """Whether the host has let somebody wait who wrote where *handle* is open, just now.
+
+        Writing takes no more than copying unless the host has more to write than it wants to keep
+        in memory, and then it slows down everybody who writes.
+        """
+        device = self._device(handle)
+        if device in self._slow and time.perf_counter_ns() > self._slow[device]:
+            del self._slow[device]
+        return device in self._slow
 
     @answering
     def flush(self, fh: int) -> None:

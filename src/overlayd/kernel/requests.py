@@ -2,14 +2,14 @@
 
 A handler is a plain function. It is called on the event loop and nothing is awaited; where the core
 says that it would have to wait for a device or server, it is called again in a worker thread that
-may wait. Threads are rationed by device, so that a stuck one starves nobody else. `answering` is
-the only place where errors are converted: pyfuse3 ends the whole mount for any exception that is
-not a FUSEError.
+may wait. `answering` is the only place where errors are converted: pyfuse3 ends the whole mount for
+any exception that is not a FUSEError.
 """
 
 import errno
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -22,13 +22,15 @@ from pyfuse3 import FUSEError
 from overlayd.core.overlay import Overlay
 from overlayd.core.types import ErrorStyle, WouldBlock
 from overlayd.kernel.counters import Counters, subject_of
+from overlayd.kernel.workers import Workers
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS_PER_DEVICE = 16
+_MOST_LATE = 8
+"""A device that does not bring anything at once is tried with every 256th request."""
 NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 ASKED_ONCE = frozenset(("flush", "fsync", "fsyncdir", "release", "releasedir"))
 """The host tells of a failed writeback once: asked again, it would say that all is well."""
@@ -74,14 +76,17 @@ def _answered(handler: Callable[P, T], then: Then | None) -> Callable[P, Corouti
             try:
                 answer = handler(*args)  # type: ignore[call-arg]
             except WouldBlock as wait:
-                device = wait.device
+                device, is_there = wait.device, wait.is_there
             except OSError as error:
                 if not may_repeat or not await requests.room_comes(error, freed):
                     raise
                 answer = await requests.ask(partial(handler, *args))
             if device is not None:
                 again = partial(handler, *args)
-                answer = await requests.ask_in_thread(device, again, freed, may_repeat)
+                if is_there is not None and await requests.comes(device, is_there):
+                    answer = await requests.ask(again)
+                else:
+                    answer = await requests.ask_in_thread(device, again, freed, may_repeat)
             if then is not None:
                 then(requests, answer, args[1])
             return answer
@@ -95,6 +100,10 @@ def _answered(handler: Callable[P, T], then: Then | None) -> Callable[P, Corouti
     return wrapper  # type: ignore[return-value]
 
 
+async def _never(_: Callable[[], bool]) -> bool:
+    return False
+
+
 class Requests(pyfuse3.Operations):
     """What all handlers of one mount go through."""
 
@@ -105,9 +114,15 @@ class Requests(pyfuse3.Operations):
         self.error_style = errors
         self.away: Callable[[], AbstractContextManager[None]] = nullcontext
         """Entered around whatever a request waits for: others are to be read meanwhile."""
+        self.soon: Callable[[Callable[[], bool]], Coroutine[Any, Any, bool]] = _never
+        """Whether something comes true within a moment."""
         self._overlay = overlay
+        self._late: Counter[int] = Counter()
+        """How often in turn a device did not bring what was expected soon, and"""
+        self._passed_over: Counter[int] = Counter()
+        """how many requests nothing is expected for because of that."""
         self._under_way: set[trio.Event] = set()
-        self._limiters: dict[int, trio.CapacityLimiter] = {}
+        self.workers = Workers()
 
     async def drained(self, seconds: float) -> bool:
         """Whether all requests that are in threads now end within *seconds*.
@@ -131,6 +146,18 @@ class Requests(pyfuse3.Operations):
             number = errno.EIO
         self.counters.errors[number] += 1
         return number
+
+    async def comes(self, device: int, is_there: Callable[[], bool]) -> bool:
+        """Whether *device* brings something within a moment, if it is one that does so."""
+        if self._passed_over[device]:
+            self._passed_over[device] -= 1
+            return False
+        if await self.soon(is_there):
+            self._late.pop(device, None)
+            return True
+        self._late[device] = late = min(self._late[device] + 1, _MOST_LATE)
+        self._passed_over[device] = 1 << late
+        return False
 
     async def ask(self, answer: Callable[[], T]) -> T:
         """What *answer* gives here if it need not wait, else in a thread that may."""
@@ -172,16 +199,11 @@ class Requests(pyfuse3.Operations):
         return self.descriptors.freed != freed
 
     async def _in_thread(self, device: int, answer: Callable[[], T]) -> T:
-        limiter = self._limiters.get(device)
-        if limiter is None:
-            limiter = self._limiters[device] = trio.CapacityLimiter(_THREADS_PER_DEVICE)
         ended = trio.Event()
         self._under_way.add(ended)
         try:
             with self.away():
-                return await trio.to_thread.run_sync(
-                    self._patiently, answer, abandon_on_cancel=True, limiter=limiter
-                )
+                return await self.workers.run(device, partial(self._patiently, answer))
         finally:
             self._under_way.discard(ended)
             ended.set()

@@ -18,9 +18,8 @@ Validity = tuple[float, float, int | None]
 
 PARALLEL_DIROPS = 1 << 18
 """INIT: lookups and listings in one directory need not wait for each other."""
-HANDLE_KILLPRIV = 1 << 28
-"""INIT: writing clears set-id bits and file capabilities on our side, by the rights of whoever
-writes; so the kernel need not ask for the extended attribute that says so before each write."""
+HANDLE_KILLPRIV_V2 = 1 << 28
+"""INIT: set-id bits and file capabilities end with our writing, truncating and chown."""
 PASSTHROUGH = 1 << 37
 """INIT: the kernel may read and write files that were registered with the session past us."""
 DIRECT_IO = 1 << 0
@@ -59,14 +58,20 @@ def absence() -> str:
     return _absence
 
 
-def want(*, passthrough: bool = False, stack_depth: int = 1) -> None:
+def want(*, passthrough: bool = False, stack_depth: int = 1, set_id: bool = False) -> None:
     """What to ask of the kernel, where it offers that, in the next mount.
+
+    Unless programs in the mount may be run with set-id bits (*set_id*), the kernel need not ask
+    before each write whether the file has capabilities: the host takes them and those bits away,
+    as it does for its own users. What the kernel takes a file's mode for may then be out of date
+    for a moment, which is too long where it goes by that mode itself.
 
     With *passthrough*, *stack_depth* says on how many file systems on top of each other backing
     files may lie: 1, or 2 for overlayfs, which then cannot have our mount as a layer.
     """
     if _extension is not None:
-        flags = PARALLEL_DIROPS | HANDLE_KILLPRIV | (PASSTHROUGH if passthrough else 0)
+        flags = PARALLEL_DIROPS | (PASSTHROUGH if passthrough else 0)
+        flags |= 0 if set_id else HANDLE_KILLPRIV_V2
         _extension.want(flags, stack_depth if passthrough else 0)
 
 
@@ -150,3 +155,12 @@ def amend_open(handle: int, flags: int, backing: int = 0) -> bool:
     if _extension is None:
         return False
     return bool(_extension.amend_open(handle, flags, backing))
+
+
+def clears_set_id() -> bool:
+    """Whether the request that was read last is a write after which no set-id bit may be left.
+
+    To be asked by the handler of that request, before anything is awaited. The kernel clears them
+    itself, before it writes, unless it was granted `HANDLE_KILLPRIV_V2`.
+    """
+    return _extension is not None and bool(_extension.clears_set_id())

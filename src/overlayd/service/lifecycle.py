@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 5.0
 _MAX_TASKS = 256
+_READ_AHEAD_KIB = 512
+"""In requests as large as this a file read from end to end costs least; the kernel's own is 128."""
 _STOP_SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT))
 
 
@@ -155,8 +157,8 @@ class _Live(NamedTuple):
 def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iterator[_Live]:
     """The FUSE session, the record of it and its socket, taken down at the end of the block."""
     operations = Operations(overlay, plan.cache, plan.errors, plan.passthrough)
-    loop = RequestLoop(len(os.sched_getaffinity(0)))
-    operations.away = loop.away
+    loop = RequestLoop(len(os.sched_getaffinity(0)), operations.workers)
+    operations.away, operations.soon = loop.away, loop.soon
     loop.install()
     _mount(plan, operations)
     plan.sources.clear()  # the frames above hold the plan to the end
@@ -225,7 +227,8 @@ def _mount(plan: MountPlan, operations: Operations) -> None:
     hosts = [source.present_host() for source in plan.sources]
     options = fuse_options(plan.mount_options, hosts, allow_other=plan.allow_other)
     with open(os.memfd_create("libfuse"), "w+b") as said, _stderr_into(said.fileno()):
-        wire.want(passthrough=plan.may_pass, stack_depth=_stack_depth(plan.sources))
+        depth = _stack_depth(plan.sources)
+        wire.want(passthrough=plan.may_pass, stack_depth=depth, set_id="suid" in options)
         try:
             pyfuse3.init(operations, os.path.abspath(plan.target), options)
         except (RuntimeError, UnicodeEncodeError) as error:
@@ -318,6 +321,7 @@ async def _announce(
         raise OverlaydError(
             f"{printable(target)} was mounted but does not answer: {error.strerror}"
         ) from None
+    device.raise_read_ahead(live.mount.dev, _READ_AHEAD_KIB)  # the answer to INIT has set it
     log.info("serving %s", printable(target))
     log.debug("replies amended on the wire: %s", wire.state())
     passthrough = live.operations.passthrough
