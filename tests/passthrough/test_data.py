@@ -226,7 +226,7 @@ def test_what_is_open_outlives_the_daemon(tmp_path: Path) -> None:
     daemon = mount(target, source)
     file = os.open(target / "file", os.O_RDWR)
     kill(daemon)
-    assert outcome(os.listdir, target) == "ENOTCONN"
+    assert outcome(os.listdir, target) in ("ENOTCONN", "ECONNABORTED")
     assert os.pwrite(file, b"after!", 0) == 6
     assert os.pread(file, 10, 0) == b"after!"
     assert outcome(os.close, file) in ("ok", "ENOTCONN")  # there is nobody to tell
