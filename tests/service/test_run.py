@@ -141,9 +141,9 @@ def test_signals_of_the_command_are_as_they_were(source: Path) -> None:
 )
 def test_signals_are_forwarded(source: Path, tmp_path: Path, number: signal.Signals) -> None:
     """The command decides what a signal means: here it ends with a status of its own."""
-    code = (
+    code = (  # an exception might be lost in the close
         "import os, signal, time\n"
-        f"signal.signal({int(number)}, lambda *_: os._exit(42))\n"  # no exception is lost in a close
+        f"signal.signal({int(number)}, lambda *_: os._exit(42))\n"
         f"open({str(tmp_path / 'up')!r}, 'w').close()\n"
         "time.sleep(20)\n"
     )
