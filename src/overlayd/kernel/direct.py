@@ -6,10 +6,11 @@ packs. A handler that would have to wait, and one that found no room on the host
 pyfuse3, which calls it again; so is everything where there is no extension.
 """
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
+
+from pyfuse3 import FUSEError
 
 from overlayd.core.listings import Entry
 from overlayd.core.types import Attrs, Changes, WouldBlock
@@ -19,8 +20,6 @@ from overlayd.kernel.counters import subject_of
 from overlayd.kernel.operations import Operations
 from overlayd.kernel.requests import ASKED_ONCE, NO_ROOM
 from overlayd.kernel.wire import Validity
-
-log = logging.getLogger(__name__)
 
 _OPERATIONS = {
     1: "lookup",
@@ -129,6 +128,9 @@ def _answering(direct: Operations, operation: str) -> Callable[..., object]:
                 return NotImplemented
             count(operation, subject, number)
             return -direct.number_of(operation, error)
+        except FUSEError as error:
+            count(operation, subject, number)
+            return -error.errno
         except Exception as error:
             count(operation, subject, number)
             return -direct.number_of(operation, error)
