@@ -20,6 +20,8 @@ from aliases.snapshot import changes, snapshot
 from support.mounting import mounted
 from support.processes import NOBODY, User, in_child, outcome
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 ROOT = User(0, 0)
 
 Disappearance = Callable[[Path, Path], None]

@@ -55,10 +55,10 @@ class CountedMount:
 
 @contextmanager
 def counted(
-    place: Path, *dirs: str, cache: str = "coherent", passthrough: str = "auto"
+    place: Path, *dirs: str, cache: str = "coherent", passthrough: str | None = None
 ) -> Iterator[CountedMount]:
     """A mount of DIRS with that CACHE."""
-    options = ["--cache", cache, "--passthrough", passthrough]
+    options = ["--cache", cache, *(("--passthrough", passthrough) if passthrough else ())]
     with mounted(place, *dirs, options=options) as top:
         # The host is watched from shortly after the mount is there: until then little is kept.
         assert cache != "coherent" or wait_until(lambda: is_watching(top))

@@ -13,6 +13,8 @@ from coherence.matrix import Matrix, Way, by_hard_link, by_path, by_source, samp
 from support.live import make_dirs
 from support.mounting import mounted
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 LIMITS = {"coherent": 2.0, "none": 0.0, "1": 3.0}
 """Seconds; far above what is promised, for busy machines, and far below for ever."""
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from coherence.counted import counted
 from support.live import make_dirs
 from support.mounting import mounted
 from support.processes import in_child, outcome, tried, wait_until
+
+pytestmark = pytest.mark.usefixtures("data_way")
 
 SECONDS = 2.0
 """A limit far above what is promised, for busy machines."""

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from coherence.counted import PAUSE, CountedMount, counted
 from support.planting import plant
 from support.processes import in_child
+
+pytestmark = pytest.mark.usefixtures("data_way")
 
 PLANTED = ("file=file", "other=other", "link->file", "sub/file=in sub", "away/")
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from coherence import views
 from coherence.changes import OLD, append, overwrite_secretly
 from coherence.counted import PAUSE
@@ -18,6 +20,8 @@ from support.mounting import mounted
 from support.planting import plant
 from support.processes import attempt, has_ended, in_child, outcome, wait_until
 from support.side_by_side import start
+
+pytestmark = pytest.mark.usefixtures("data_way")
 
 SECONDS = 2.0
 """A limit far above what is promised, for busy machines."""

@@ -20,6 +20,8 @@ from support.mounting import mounted
 from support.planting import plant
 from support.processes import has_ended, in_child, outcome
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 _MS_RDONLY, _MS_REMOUNT = 1, 32
 
 

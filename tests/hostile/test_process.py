@@ -21,6 +21,8 @@ from support.live import foreground
 from support.mounting import mounted
 from support.planting import plant
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 __all__ = ["runtime_directory"]
 
 LEVELS = 2_000
