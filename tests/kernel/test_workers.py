@@ -96,3 +96,21 @@ def test_threads_that_nobody_needs_end(monkeypatch: pytest.MonkeyPatch) -> None:
         assert workers._idle == []
 
     run(main)
+
+
+def test_there_can_be_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request is told, and none is waited for in vain once there can be some again."""
+
+    async def main() -> None:
+        workers = Workers()
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", refuse)
+            for _ in range(2 * module._THREADS_PER_DEVICE):
+                with pytest.raises(BlockingIOError):
+                    await workers.run(SLOW, lambda: None)
+        assert await workers.run(SLOW, lambda: "answered") == "answered"
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    run(main)

@@ -6,6 +6,8 @@ sleeps, for a moment, on a bell beside the descriptor of the session; only where
 woken by trio. Threads are rationed by device, so that a stuck one starves nobody else.
 """
 
+import errno
+import os
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -91,7 +93,13 @@ class Workers:
             mailbox = self._idle.pop()
         except IndexError:
             mailbox = SimpleQueue()
-            Thread(target=self._work, args=(mailbox,), name="overlayd worker", daemon=True).start()
+            thread = Thread(target=self._work, args=(mailbox,), name="overlayd worker", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there can be no more
+                job.result = outcome.Error(OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+                self._report(job)
+                return
         mailbox.put(job)
 
     def _end(self, device: int) -> None:
