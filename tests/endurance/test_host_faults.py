@@ -16,6 +16,7 @@ import pytest
 
 from aliases.private_mounts import in_private_mounts
 from support.live import daemon_of
+from support.loop_disk import ext4
 from support.mounting import mounted
 from support.planting import plant
 from support.processes import has_ended, in_child, outcome
@@ -126,21 +127,6 @@ def test_what_the_host_reserves_is_not_for_guests(tmp_path: Path) -> None:
     assert not int(effective.split()[1], 16) >> 24 & 1
 
 
-@contextmanager
-def ext4(place: Path) -> Iterator[Path]:
-    """A file system of its own; in a mount namespace that nobody else sees."""
-    image, top = place / "image", place / "top"
-    with open(image, "wb") as file:
-        file.truncate(64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", str(image)], check=True)
-    top.mkdir()
-    subprocess.run(["mount", "-o", "loop", str(image), str(top)], check=True)
-    try:
-        yield top
-    finally:
-        subprocess.run(["umount", str(top)], check=True)
-
-
 def give_all_links(source: Path) -> bool:
     """Give `file` every name it can have, in `sub`; whether there is an end to them."""
     plant(source, "file=x", "sub/")
@@ -162,7 +148,7 @@ def check_no_more_links(place: Path, source: Path) -> None:
 
 
 def check_links_of_ext4(place: Path) -> None:
-    with ext4(place) as source:
+    with ext4(place, mib=64) as source:
         assert give_all_links(source)
         check_no_more_links(place, source)
 

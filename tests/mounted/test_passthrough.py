@@ -12,16 +12,10 @@ from pathlib import Path
 import pytest
 
 from overlayd.host.backing import close_backing, open_backing
+from overlayd.host.device import kernel_version
+from passthrough.mounts import SINCE
 from support.live import make_target
 from support.mounting import detach, is_mounted
-
-SINCE = (6, 9)
-
-
-def has_passthrough() -> bool:
-    """Whether this kernel may be expected to have it."""
-    words = os.uname().release.split(".")
-    return (int(words[0]), int(words[1])) >= SINCE
 
 
 def test_data_passes_the_daemon_by(tmp_path: Path) -> None:
@@ -43,7 +37,7 @@ def test_data_passes_the_daemon_by(tmp_path: Path) -> None:
 
 
 def use(guest: Path, host: Path) -> None:
-    if not has_passthrough():
+    if kernel_version() < SINCE:
         with pytest.raises(OSError) as failure:
             guest.open("rb")
         assert failure.value.errno == errno.EOPNOTSUPP

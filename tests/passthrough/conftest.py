@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from passthrough.mounts import SINCE, kernel_version
+from overlayd.host.device import kernel_version
+from passthrough.mounts import SINCE
 from support.isolation import open_path, runtime_directory
 
 __all__ = ["open_path", "runtime_directory"]

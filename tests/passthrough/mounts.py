@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +15,6 @@ from support.processes import wait_until
 SINCE = (6, 9)
 LARGE = 200_000
 """Bytes. Smaller files that are only read go through the daemon where the kernel may keep them."""
-
-
-def kernel_version() -> tuple[int, int]:
-    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    assert found is not None
-    return int(found[1]), int(found[2])
 
 
 def status(top: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from passthrough.mounts import LARGE, passes, passing, told
+from support.loop_disk import ext4
 from support.mounting import mounted, overlayd
 from support.planting import plant
 from support.processes import outcome
@@ -37,11 +38,7 @@ def on_tmpfs(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def on_ext4(place: Path) -> Iterator[Path]:
-    image = place / "image"
-    with image.open("wb") as file:
-        file.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", str(image)], check=True)
-    with host_mount(place / "ext4", "-o", "loop", str(image)) as top:
+    with ext4(place, mib=16) as top:
         yield plant(top, *PLANTED)
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from passthrough.mounts import asked, passing, told
+from support.loop_disk import ext4
 from support.planting import plant
 from support.processes import NOBODY, User, in_child, outcome
 
@@ -71,22 +69,6 @@ def test_nobody_reads_or_writes_what_it_may_not(open_path: Path) -> None:
             assert found == "EACCES"
 
 
-@contextmanager
-def small_disk(place: Path) -> Iterator[Path]:
-    """An ext4 of 16 MiB, a quarter of it kept for root."""
-    image, top = place / "image", place / "disk"
-    with image.open("wb") as file:
-        file.truncate(16 << 20)
-    words = ["mkfs.ext4", "-q", "-m", "25", "-O", "^has_journal", str(image)]
-    subprocess.run(words, check=True)
-    top.mkdir()
-    subprocess.run(["mount", "-o", "loop", str(image), str(top)], check=True)
-    try:
-        yield top
-    finally:
-        subprocess.run(["umount", str(top)], check=True)
-
-
 def fill(path: Path) -> int:
     """How many bytes go into the new file PATH."""
     piece, written = b"x" * (256 << 10), 0
@@ -98,7 +80,7 @@ def fill(path: Path) -> int:
 
 
 def test_the_reserve_of_a_disk_is_not_for_guests(open_path: Path) -> None:
-    with small_disk(open_path) as disk:
+    with ext4(open_path, mib=16, reserved=25) as disk:
         (disk / "open").mkdir()
         (disk / "open").chmod(0o777)
         host = in_child(fill, disk / "open/file", user=NOBODY)
