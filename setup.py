@@ -41,8 +41,12 @@ setup(
         extension(
             "overlayd.kernel._wire",
             libfuse("--cflags"),
-            libfuse("--libs") or ["-lfuse3"],
+            [*(libfuse("--libs") or ["-lfuse3"]), "-pthread"],
             "overlayd.kernel._answers",
+            "overlayd.kernel._moves",
+            "overlayd.kernel._pipes",
+            "overlayd.kernel._requests",
+            "overlayd.kernel._threads",
         ),
         extension("overlayd.host._calls", ["-D_GNU_SOURCE"], []),
     ],

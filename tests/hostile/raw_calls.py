@@ -89,6 +89,8 @@ CALLS: dict[str, tuple[object, ...]] = {
     "data.open": (NODE, flags, callers),
     "data.create": (NODE, names, modes, flags, callers),
     "data.read_cached": (HANDLE, offsets, sizes),
+    "data.origin": (HANDLE,),
+    "data.origin_to_sync": (HANDLE,),
     "data.read": (HANDLE, offsets, sizes),
     "data.write": (HANDLE, offsets, values),
     "data.flush": (HANDLE,),

@@ -15,11 +15,12 @@ from support.wire_client import Kernel, Reply, handlers
 
 LOOKUP, FORGET, GETATTR, SETATTR, MKDIR, UNLINK, RMDIR, RENAME = 1, 2, 3, 4, 9, 10, 11, 12
 OPEN, READ, WRITE, RELEASE, OPENDIR, RELEASEDIR, CREATE = 14, 15, 16, 18, 27, 29, 35
+FSYNC, GETXATTR, FSYNCDIR = 20, 22, 30
 BATCH_FORGET, READDIRPLUS, RENAME2 = 42, 44, 45
 
 STATFS = 17
 FLAGS = 0x73FFFFFB
-ANSWERLESS = (FORGET, BATCH_FORGET)
+MALFORMED = (OPEN, OPENDIR, GETATTR, LOOKUP, MKDIR, CREATE, READ, RELEASE, RENAME, RENAME2)
 
 ENTRY = "<QQQQII"  # before fuse_attr
 ATTRIBUTES = "<QQQQQQIIIIIIIIII"
@@ -46,6 +47,7 @@ def source(tmp_path: Path) -> Path:
     for number in range(200):
         (source / "d" / f"{'n' * (number % 100)}{number}").touch()
     os.mkfifo(source / "fifo")
+    os.setxattr(source / "file", b"user.some", b"value")
     return source
 
 
@@ -76,9 +78,27 @@ def looks(kernel: Kernel) -> Iterator[Reply]:
             if not opened.error:
                 for offset, size in ((0, 100), (3, 2), (7, 1), (1 << 40, 9), (0, 1 << 20)):
                     yield kernel.ask(READ, node, read_body(handle_of(opened), offset, size))
+                for data_only in (0, 1):
+                    yield kernel.ask(FSYNC, node, sync_body(handle_of(opened), data_only))
                 yield kernel.ask(RELEASE, node, release_body(handle_of(opened)))
                 yield kernel.ask(RELEASE, node, release_body(handle_of(opened)))
                 yield kernel.ask(READ, node, read_body(handle_of(opened), 0, 1))
+                yield kernel.ask(FSYNC, node, sync_body(handle_of(opened), 0))
+
+
+def lesser_looks(kernel: Kernel) -> Iterator[Reply]:
+    """The same for what is asked for less often."""
+    yield kernel.init(FLAGS)
+    file, directory = lookup(kernel, b"file"), lookup(kernel, b"d")
+    for name in (b"user.some", b"user.none", b"user.", b"security.capability"):
+        for size in (0, 4, 5, 65536):
+            yield kernel.ask(GETXATTR, file, struct.pack("<II", size, 0) + name + b"\0")
+    yield kernel.ask(GETXATTR, 4711, struct.pack("<II", 9, 0) + b"user.some\0")
+    for node in (1, directory):
+        opened = kernel.ask(OPENDIR, node, bytes(8))
+        yield kernel.ask(FSYNCDIR, node, sync_body(handle_of(opened), 0))
+        yield kernel.ask(RELEASEDIR, node, release_body(handle_of(opened)))
+        yield kernel.ask(FSYNCDIR, node, sync_body(handle_of(opened), 1))
 
 
 def listings(kernel: Kernel) -> Iterator[Reply]:
@@ -103,7 +123,7 @@ def listings(kernel: Kernel) -> Iterator[Reply]:
 def malformed(kernel: Kernel) -> Iterator[Reply]:
     """What no kernel sends."""
     yield kernel.init(FLAGS)
-    for opcode in (OPEN, OPENDIR, GETATTR, LOOKUP, MKDIR, CREATE, READ, RELEASE, RENAME, RENAME2):
+    for opcode in (*MALFORMED, GETXATTR, FSYNC, FSYNCDIR):
         yield kernel.ask(opcode, 1, bytes(200_000))
     for opcode in (LOOKUP, UNLINK, RMDIR):
         yield kernel.ask(opcode, 1, b"a\0b\0")
@@ -167,6 +187,10 @@ def release_body(handle: int) -> bytes:
     return struct.pack("<QIIQ", handle, 0, 0, 0)
 
 
+def sync_body(handle: int, data_only: int) -> bytes:
+    return struct.pack("<QII", handle, data_only, 0)
+
+
 def setattr_body(valid: int, fh: int = 0, size: int = 7) -> bytes:
     times = (1_500_000_000, 2, 3, 4_000, 5_000, 6_000)
     return struct.pack("<IIQQQQQQIIIIIIII", valid, 0, fh, size, 0, *times, 0o4711, 0, 12, 34, 0)
@@ -207,7 +231,7 @@ def attributes(body: bytes) -> list[int]:
     return [field for index, field in enumerate(fields) if index not in VOLATILE]
 
 
-@pytest.mark.parametrize("conversation", [looks, listings, malformed])
+@pytest.mark.parametrize("conversation", [looks, lesser_looks, listings, malformed])
 def test_replies_are_the_same(
     source: Path, conversation: Callable[[Kernel], Iterator[Reply]]
 ) -> None:

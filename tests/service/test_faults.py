@@ -58,6 +58,15 @@ def write(path: Path) -> int:
         os.close(fd)
 
 
+def sync(path: Path) -> None:
+    """One fsync."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 BROKEN: list[tuple[str, str, Attempt]] = [
     ("Names", "lookup", lambda top: os.stat(top / "trap")),
     ("Names", "mkdir", lambda top: os.mkdir(top / "trap")),
@@ -78,7 +87,9 @@ BROKEN: list[tuple[str, str, Attempt]] = [
     ("Data", "open", lambda top: os.open(top / "file", os.O_RDONLY)),
     ("Data", "create", lambda top: os.open(top / "trap", os.O_CREAT | os.O_WRONLY)),
     ("Data", "write", lambda top: write(top / "file")),
-    ("Data", "read_cached", lambda top: (top / "file").read_text()),
+    ("Data", "origin", lambda top: (top / "file").read_text()),
+    ("Data", "origin_to_sync", lambda top: sync(top / "file")),
+    ("Attributes", "getxattr", lambda top: os.getxattr(top / "file", b"user.x")),
 ]
 
 

@@ -30,7 +30,7 @@ def main() -> None:
     wire.want()
     pyfuse3.init(operations, f"/dev/fd/{descriptor}", set())
     if directly == "yes":
-        loop.reads_ahead = answer_directly(operations)
+        loop.reads_ahead = answer_directly(operations, polls=True)
         assert loop.reads_ahead
     trio.run(pyfuse3.main)
 

@@ -55,7 +55,7 @@ class Kernel:
 
     def reply(self) -> Reply:
         """The next reply, whichever it is for."""
-        data = self._end.recv(1 << 20)
+        data = self._end.recv(1 << 21)
         length, error, unique = struct.unpack_from("<IiQ", data)
         assert length == len(data)
         return Reply(unique, error, data[16:])

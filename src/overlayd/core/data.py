@@ -34,6 +34,17 @@ class Created(NamedTuple):
     attrs: Attrs
 
 
+class Origin(NamedTuple):
+    """Where the bytes of a handle come from, for whoever moves them past `Data`."""
+
+    fd: fs.Fd
+    device: int
+    is_slow: bool
+    """Whether its file system may keep whoever reads it waiting for ever."""
+    is_in_memory: bool
+    """Whether reading never waits."""
+
+
 class Data:
     """Everything that opens files or takes a handle."""
 
@@ -44,7 +55,7 @@ class Data:
         self._access = access
         self._attributes = attributes
         self._names = names
-        self._buffer = memoryview(b"")
+        self._buffer = memoryview(bytearray())
         """For `read_cached`: new memory costs more than what is read into it."""
         self.ways = Ways()
 
@@ -186,6 +197,24 @@ class Data:
     def may_block(self, number: int) -> bool:
         """Whether *number* is open on a file system that may keep a caller waiting."""
         return self._namespace.may_block(self._namespace.handles.get(number).node)
+
+    def origin(self, number: int) -> Origin:
+        """What the file *number* is open on. Raises EBADF, EISDIR."""
+        handle = self._namespace.handles.get(number)
+        return self._origin(handle, _file(handle))
+
+    def origin_to_sync(self, number: int) -> Origin | None:
+        """The same for a file or directory stream; None where nothing is on any disk.
+
+        A directory may have to be opened for it, which may wait for its file system.
+        """
+        handle = self._namespace.handles.get(number)
+        fd = self._names.readable(number)
+        return None if fd is None else self._origin(handle, fd)
+
+    def _origin(self, handle: Handle, fd: fs.Fd) -> Origin:
+        space, node = self._namespace, handle.node
+        return Origin(fd, handle.device, space.may_block(node), space.is_in_memory(node))
 
     def read_cached(self, number: int, offset: int, size: int) -> memoryview | None:
         """What the page cache holds, or None where the device would have to be asked.

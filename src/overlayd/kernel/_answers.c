@@ -1,11 +1,12 @@
 /* Requests that Python answers at once, past libfuse and pyfuse3: see _answers.h.
  *
- * What a message of the kernel holds is taken apart here, the handler for it is called, and its
- * answer is put together and written. `linux/fuse.h` is the reference for both; the kernel puts a
- * NUL behind each name, which is looked for all the same.
+ * The handler for a request is called, and its answer is put together and written, as `linux/fuse.h`
+ * has it.
  */
 
 #include "_answers.h"
+#include "_moves.h"
+#include "_requests.h"
 
 #include <errno.h>
 #include <linux/fuse.h>
@@ -21,187 +22,7 @@
 #define NANOSECONDS 1000000000
 
 static PyObject *handlers[OPCODES];
-static PyTypeObject *caller_type;
-
-struct request {
-    struct fuse_in_header header;
-    const char *argument; /* what follows the header */
-    size_t size;
-};
-
-/* -- from the message to arguments ------------------------------------------------------------ */
-
-/* The argument's fixed part, copied; 0 where there is less of it. */
-static int take(struct request *request, void *fixed, size_t size) {
-    if (request->size < size)
-        return 0;
-    memcpy(fixed, request->argument, size);
-    request->argument += size;
-    request->size -= size;
-    return 1;
-}
-
-/* A name, new; NULL without an exception where there is none. */
-static PyObject *take_name(struct request *request) {
-    const char *end = memchr(request->argument, '\0', request->size);
-    PyObject *name;
-    if (end == NULL)
-        return NULL;
-    name = PyBytes_FromStringAndSize(request->argument, end - request->argument);
-    request->size -= (size_t)(end + 1 - request->argument);
-    request->argument = end + 1;
-    return name;
-}
-
-static PyObject *caller_of(const struct fuse_in_header *header) {
-    allocfunc allocate = (allocfunc)PyType_GetSlot(caller_type, Py_tp_alloc);
-    PyObject *caller = allocate(caller_type, 3);
-    uint32_t ids[3] = {header->uid, header->gid, header->pid};
-    for (int i = 0; caller != NULL && i < 3; i++) {
-        PyObject *id = PyLong_FromUnsignedLong(ids[i]);
-        if (id == NULL || PyTuple_SetItem(caller, i, id) != 0)
-            Py_CLEAR(caller);
-    }
-    return caller;
-}
-
-static PyObject *on_name(struct request *request) {
-    return Py_BuildValue("(KNN)", request->header.nodeid, take_name(request),
-                         caller_of(&request->header));
-}
-
-static PyObject *on_rename(struct request *request, int has_flags) {
-    struct fuse_rename2_in in = {0};
-    if (!take(request, &in, has_flags ? sizeof(in) : sizeof(struct fuse_rename_in)))
-        return NULL;
-    PyObject *old = take_name(request);
-    PyObject *new = old == NULL ? NULL : take_name(request);
-    return Py_BuildValue("(KNKNIN)", request->header.nodeid, old, in.newdir, new, in.flags,
-                         caller_of(&request->header));
-}
-
-static PyObject *on_mkdir(struct request *request) {
-    struct fuse_mkdir_in in;
-    if (!take(request, &in, sizeof(in)))
-        return NULL;
-    return Py_BuildValue("(KNIN)", request->header.nodeid, take_name(request), in.mode,
-                         caller_of(&request->header));
-}
-
-static PyObject *on_create(struct request *request) {
-    struct fuse_create_in in;
-    if (!take(request, &in, sizeof(in)))
-        return NULL;
-    return Py_BuildValue("(KNIIN)", request->header.nodeid, take_name(request), in.mode, in.flags,
-                         caller_of(&request->header));
-}
-
-static PyObject *on_open(struct request *request, int with_flags) {
-    struct fuse_open_in in;
-    if (!take(request, &in, sizeof(in)))
-        return NULL;
-    PyObject *caller = caller_of(&request->header);
-    return with_flags ? Py_BuildValue("(KIN)", request->header.nodeid, in.flags, caller)
-                      : Py_BuildValue("(KN)", request->header.nodeid, caller);
-}
-
-static PyObject *on_handle(struct request *request) {
-    struct fuse_release_in in;
-    return take(request, &in, sizeof(in)) ? Py_BuildValue("(K)", in.fh) : NULL;
-}
-
-static PyObject *optional(int is_given, unsigned long long value) {
-    return is_given ? PyLong_FromUnsignedLongLong(value) : Py_NewRef(Py_None);
-}
-
-static PyObject *optional_time(int is_given, uint64_t seconds, uint32_t nanoseconds) {
-    return is_given ? PyLong_FromLongLong((long long)seconds * NANOSECONDS + nanoseconds)
-                    : Py_NewRef(Py_None);
-}
-
-/* The changes in the order of core's Changes. */
-static PyObject *on_setattr(struct request *request) {
-    struct fuse_setattr_in in;
-    if (!take(request, &in, sizeof(in)))
-        return NULL;
-    if ((in.valid & FATTR_ATIME_NOW && !(in.valid & FATTR_ATIME)) ||
-        (in.valid & FATTR_MTIME_NOW && !(in.valid & FATTR_MTIME)))
-        return NULL; /* no kernel asks so: it says what time it is */
-    return Py_BuildValue("(K(NNNNNN)ONN)", request->header.nodeid,
-                         optional(in.valid & FATTR_MODE, in.mode),
-                         optional(in.valid & FATTR_UID, in.uid),
-                         optional(in.valid & FATTR_GID, in.gid),
-                         optional(in.valid & FATTR_SIZE, in.size),
-                         optional_time(in.valid & FATTR_ATIME, in.atime, in.atimensec),
-                         optional_time(in.valid & FATTR_MTIME, in.mtime, in.mtimensec), Py_None,
-                         optional(in.valid & FATTR_FH, in.fh), caller_of(&request->header));
-}
-
-static PyObject *on_read(struct request *request) {
-    struct fuse_read_in in;
-    return take(request, &in, sizeof(in)) ? Py_BuildValue("(KKI)", in.fh, in.offset, in.size) : NULL;
-}
-
-static PyObject *on_write(struct request *request) {
-    struct fuse_write_in in;
-    if (!take(request, &in, sizeof(in)) || in.size > request->size)
-        return NULL;
-    return Py_BuildValue("(KKy#)", in.fh, in.offset, request->argument, (Py_ssize_t)in.size);
-}
-
-static PyObject *on_forget(struct request *request, int batch) {
-    struct fuse_batch_forget_in in = {.count = 1};
-    struct fuse_forget_one one = {.nodeid = request->header.nodeid};
-    if (batch ? !take(request, &in, sizeof(in)) : !take(request, &one.nlookup, sizeof(one.nlookup)))
-        return NULL;
-    PyObject *all = PyList_New(0);
-    for (uint32_t i = 0; all != NULL && i < in.count; i++) {
-        if (batch && !take(request, &one, sizeof(one)))
-            break;
-        PyObject *entry = Py_BuildValue("(KK)", one.nodeid, one.nlookup);
-        if (entry == NULL || PyList_Append(all, entry) != 0)
-            Py_CLEAR(all);
-        Py_XDECREF(entry);
-    }
-    return all == NULL ? NULL : Py_BuildValue("(N)", all);
-}
-
-/* What pyfuse3 would call the handler with, new; NULL where the message is not as expected. */
-static PyObject *arguments_of(struct request *request) {
-    switch (request->header.opcode) {
-    case FUSE_LOOKUP:
-    case FUSE_UNLINK:
-    case FUSE_RMDIR:
-        return on_name(request);
-    case FUSE_GETATTR:
-        return Py_BuildValue("(KO)", request->header.nodeid, Py_None);
-    case FUSE_MKDIR:
-        return on_mkdir(request);
-    case FUSE_RENAME:
-    case FUSE_RENAME2:
-        return on_rename(request, request->header.opcode == FUSE_RENAME2);
-    case FUSE_CREATE:
-        return on_create(request);
-    case FUSE_OPEN:
-    case FUSE_OPENDIR:
-        return on_open(request, request->header.opcode == FUSE_OPEN);
-    case FUSE_RELEASE:
-    case FUSE_RELEASEDIR:
-        return on_handle(request);
-    case FUSE_SETATTR:
-        return on_setattr(request);
-    case FUSE_READ:
-    case FUSE_READDIRPLUS:
-        return on_read(request);
-    case FUSE_WRITE:
-        return on_write(request);
-    case FUSE_FORGET:
-    case FUSE_BATCH_FORGET:
-        return on_forget(request, request->header.opcode == FUSE_BATCH_FORGET);
-    default:
-        return NULL;
-    }
-}
+static PyObject *take_note; /* called with what was answered without a handler */
 
 /* -- from the answer to the reply ------------------------------------------------------------- */
 
@@ -402,66 +223,119 @@ static int wants_reply(uint32_t opcode) {
     return opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET;
 }
 
-static void reply(int fd, const struct fuse_in_header *header, int error, void *body, size_t size) {
-    struct fuse_out_header out = {.unique = header->unique, .error = -error};
-    struct iovec parts[2] = {{&out, sizeof(out)}, {body, error ? 0 : size}};
-    if (!wants_reply(header->opcode))
-        return;
+void send_reply(int fd, uint64_t unique, int error, const void *body, size_t size) {
+    struct fuse_out_header out = {.unique = unique, .error = -error};
+    struct iovec parts[2] = {{&out, sizeof(out)}, {(void *)body, error ? 0 : size}};
     out.len = (uint32_t)(sizeof(out) + parts[1].iov_len);
     /* It fails where the request was given up: then nobody is left to be told. */
     while (writev(fd, parts, parts[1].iov_len ? 2 : 1) < 0 && errno == EINTR)
         continue;
 }
 
-static void reply_with(int fd, const struct fuse_in_header *header, PyObject *answer,
-                       amend_function *amend) {
+static void reply(int fd, const struct fuse_in_header *header, int error, void *body, size_t size) {
+    if (wants_reply(header->opcode))
+        send_reply(fd, header->unique, error, body, size);
+}
+
+static int is_of_bytes(uint32_t opcode) {
+    return opcode == FUSE_READ || opcode == FUSE_READDIRPLUS || opcode == FUSE_GETXATTR;
+}
+
+static void reply_with_bytes(int fd, const struct request *request, const Py_buffer *data) {
+    struct fuse_getxattr_in in;
+    struct fuse_getxattr_out out = {.size = (uint32_t)data->len};
+    if (request->header.opcode != FUSE_GETXATTR) {
+        reply(fd, &request->header, 0, data->buf, (size_t)data->len);
+        return;
+    }
+    memcpy(&in, request->message, sizeof(in));
+    if (in.size == 0) /* which asks how much there is */
+        reply(fd, &request->header, 0, &out, sizeof(out));
+    else
+        reply(fd, &request->header, in.size < out.size ? ERANGE : 0, data->buf, out.size);
+}
+
+static int is_source(uint32_t opcode, PyObject *answer) {
+    return (opcode == FUSE_READ || opcode == FUSE_FSYNC || opcode == FUSE_FSYNCDIR) &&
+           PyTuple_Check(answer);
+}
+
+/* Whether `answer` is what the request wants. */
+static int reply_as_told(int fd, const struct request *request, PyObject *answer,
+                         amend_function *amend) {
+    const struct fuse_in_header *header = &request->header;
     union body body;
     Py_buffer data;
     Py_ssize_t size;
-    long error = PyLong_Check(answer) ? PyLong_AsLong(answer) : 0;
     memset(&body, 0, sizeof(body));
+    if (is_source(header->opcode, answer))
+        return move(header, request->message, answer) == 0;
+    if (is_of_bytes(header->opcode)) {
+        if (PyObject_GetBuffer(answer, &data, PyBUF_SIMPLE) != 0)
+            return 0;
+        reply_with_bytes(fd, request, &data);
+        PyBuffer_Release(&data);
+        return 1;
+    }
+    if ((size = put_answer(header->opcode, answer, &body)) < 0)
+        return 0;
+    amend(header->opcode, (char *)&body, (size_t)size);
+    reply(fd, header, 0, &body, (size_t)size);
+    return 1;
+}
+
+static void reply_with(int fd, const struct request *request, PyObject *answer,
+                       amend_function *amend) {
+    long error = PyLong_Check(answer) ? PyLong_AsLong(answer) : 0;
     if (error < 0) {
         PyErr_Clear(); /* a number that is no errno: -1, which stands for EPERM */
-        reply(fd, header, (int)-error, NULL, 0);
-    } else if ((header->opcode == FUSE_READ || header->opcode == FUSE_READDIRPLUS) &&
-               PyObject_GetBuffer(answer, &data, PyBUF_SIMPLE) == 0) {
-        reply(fd, header, 0, data.buf, (size_t)data.len);
-        PyBuffer_Release(&data);
-    } else if ((size = put_answer(header->opcode, answer, &body)) >= 0) {
-        amend(header->opcode, (char *)&body, (size_t)size);
-        reply(fd, header, 0, &body, (size_t)size);
-    } else {
+        reply(fd, &request->header, (int)-error, NULL, 0);
+    } else if (!reply_as_told(fd, request, answer, amend)) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_TypeError, "an answer is not what the request wants");
         PyErr_WriteUnraisable(answer);
-        reply(fd, header, EIO, NULL, 0);
+        reply(fd, &request->header, EIO, NULL, 0);
     }
 }
 
-int answer_request(int fd, const char *message, size_t size, amend_function *amend) {
-    struct request request;
-    PyObject *handler, *arguments, *answer;
-    if (size < sizeof(request.header))
-        return 0;
-    memcpy(&request.header, message, sizeof(request.header));
-    request.argument = message + sizeof(request.header);
-    request.size = size - sizeof(request.header);
-    handler = request.header.opcode < OPCODES ? handlers[request.header.opcode] : NULL;
-    if (handler == NULL)
-        return 0;
-    arguments = arguments_of(&request);
+void tell_moved(int with_open) {
+    PyObject *told = NULL, *all = moved(with_open);
+    if (all != NULL && take_note != NULL)
+        told = PyObject_CallFunctionObjArgs(take_note, all, NULL);
+    if (PyErr_Occurred())
+        PyErr_WriteUnraisable(take_note);
+    Py_XDECREF(told);
+    Py_XDECREF(all);
+}
+
+/* Whether the handler need not be called. */
+static int is_answered_already(const struct request *request) {
+    struct fuse_release_in in;
+    if (request->header.opcode == FUSE_READ && request->size >= sizeof(struct fuse_read_in))
+        return move_as_before(&request->header, request->message);
+    if (request->header.opcode == FUSE_RELEASE && request->size >= sizeof(in)) {
+        memcpy(&in, request->message, sizeof(in));
+        forget_source(in.fh);
+    }
+    tell_moved(0); /* before the handler, which takes what was read through a handle together */
+    return 0;
+}
+
+static int ask_handler(int fd, struct request *request, PyObject *handler,
+                       amend_function *amend) {
+    PyObject *arguments = arguments_of(request);
     if (arguments == NULL) { /* not as expected, or no memory: libfuse is to say what is wrong */
         PyErr_Clear();
         return 0;
     }
     Py_INCREF(handler); /* it may be given up while it runs */
-    answer = PyObject_CallObject(handler, arguments);
+    PyObject *answer = PyObject_CallObject(handler, arguments);
     Py_DECREF(arguments);
     if (answer == NULL) {
         PyErr_WriteUnraisable(handler);
-        reply(fd, &request.header, EIO, NULL, 0);
+        reply(fd, &request->header, EIO, NULL, 0);
     } else if (answer != Py_NotImplemented) {
-        reply_with(fd, &request.header, answer, amend);
+        reply_with(fd, request, answer, amend);
     }
     int is_answered = answer != Py_NotImplemented;
     Py_XDECREF(answer);
@@ -469,13 +343,24 @@ int answer_request(int fd, const char *message, size_t size, amend_function *ame
     return is_answered;
 }
 
-int have_answered(PyObject *by_opcode, PyTypeObject *type) {
+int answer_request(int fd, const char *message, size_t size, amend_function *amend) {
+    struct request request;
+    if (!is_request(&request, message, size) || request.header.opcode >= OPCODES)
+        return 0;
+    PyObject *handler = handlers[request.header.opcode];
+    if (handler == NULL)
+        return 0;
+    return is_answered_already(&request) || ask_handler(fd, &request, handler, amend);
+}
+
+int have_answered(PyObject *by_opcode, PyTypeObject *type, PyObject *note) {
     PyObject *key, *handler;
     Py_ssize_t position = 0;
     for (int i = 0; i < OPCODES; i++)
         Py_CLEAR(handlers[i]);
-    Py_XDECREF((PyObject *)caller_type);
-    caller_type = (PyTypeObject *)Py_NewRef((PyObject *)type);
+    use_caller_type(type);
+    Py_XDECREF(take_note);
+    take_note = Py_NewRef(note);
     while (PyDict_Next(by_opcode, &position, &key, &handler)) {
         long opcode = PyLong_AsLong(key);
         if (opcode < 0 || opcode >= OPCODES) {

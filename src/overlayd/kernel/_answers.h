@@ -4,7 +4,8 @@
  * waits for the handler: more than most handlers cost. A handler that is given here is called
  * with what pyfuse3 would call it with, but for the caller, which is a `Caller`; it answers in
  * plain tuples, with a negative errno, or NotImplemented: then the request goes to libfuse as if
- * nothing had happened, and may wait for its answer there.
+ * nothing had happened, and may wait for its answer there. What is read or brought to the disk may
+ * be left to _moves.h.
  */
 
 #ifndef OVERLAYD_ANSWERS_H
@@ -21,9 +22,15 @@ typedef void amend_function(uint32_t opcode, char *reply, size_t size);
 /* Answer the request in `message` on `fd`. Whether it was; else libfuse has to. */
 int answer_request(int fd, const char *message, size_t size, amend_function *amend);
 
-/* Have requests answered by `by_opcode` from now on, a dict; `type` is that of callers, a tuple.
- * -1 with an exception. */
-int have_answered(PyObject *by_opcode, PyTypeObject *type);
+/* Send the reply to the request that the kernel calls `unique`: an errno, or a body. */
+void send_reply(int fd, uint64_t unique, int error, const void *body, size_t size);
+
+/* Have requests answered by `by_opcode` from now on, a dict; `type` is that of callers, a tuple; `note`
+ * is called with what _moves.h has answered. -1 with an exception. */
+int have_answered(PyObject *by_opcode, PyTypeObject *type, PyObject *note);
+
+/* Call `note` now, if there is anything to be told; of files that are open only if asked to. */
+void tell_moved(int with_open);
 
 /* Add to `listing`, a bytearray that is to become a reply to READDIRPLUS of at most `room` bytes,
  * as many of `entries` as go in, a list, each with what is said of it in `validities`. How many

@@ -16,6 +16,7 @@
  */
 
 #include "_answers.h"
+#include "_moves.h"
 
 #define FUSE_USE_VERSION 35
 #include <dlfcn.h>
@@ -138,12 +139,6 @@ static void look_at_request(const char *message, size_t size) {
     }
 }
 
-static long long now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1000000000LL + time.tv_nsec;
-}
-
 /* Leave the processor to its other thread for a moment, which may be the one that is waited for. */
 static void relax(void) {
     for (int i = 0; i < PAUSES; i++) {
@@ -155,15 +150,20 @@ static void relax(void) {
     }
 }
 
-/* read(2), tried again for as long as `patience` wants. */
+/* read(2), tried again for as long as `patience` wants, or something is expected for a reply. */
 static ssize_t read_soon(int fd, void *buffer, size_t size) {
     ssize_t got = read(fd, buffer, size);
-    if (got >= 0 || errno != EAGAIN || patience == 0)
+    int error = errno, expects = look_again();
+    errno = error;
+    if (got >= 0 || error != EAGAIN || (patience == 0 && !expects))
         return got;
     Py_BEGIN_ALLOW_THREADS
-    long long end = now() + patience;
-    while ((got = read(fd, buffer, size)) < 0 && errno == EAGAIN && now() < end)
+    long long end = nanoseconds() + patience;
+    while ((got = read(fd, buffer, size)) < 0 && errno == EAGAIN && (expects || nanoseconds() < end)) {
         relax();
+        if (expects && !(expects = look_again())) /* who has waited for it will ask for more */
+            end = nanoseconds() + patience;
+    }
     Py_END_ALLOW_THREADS
     return got;
 }
@@ -173,7 +173,7 @@ static void amend_ours(uint32_t opcode, char *reply, size_t size);
 /* The next request that libfuse has to see. EINTR, on which pyfuse3 comes back after a turn of its
  * loop: none came for some time, the turn is over, or (the first time) the mount is gone. */
 static ssize_t read_and_answer(int fd, void *buffer, size_t size) {
-    long long end = now() + turn;
+    long long end = nanoseconds() + turn;
     do {
         ssize_t got = read_soon(fd, buffer, size);
         if (got < 0) {
@@ -187,7 +187,7 @@ static ssize_t read_and_answer(int fd, void *buffer, size_t size) {
         if (!answer_request(fd, buffer, (size_t)got, amend_ours))
             return got;
         answered++;
-    } while (now() < end);
+    } while (nanoseconds() < end);
     errno = EINTR;
     return -1;
 }
@@ -360,9 +360,11 @@ static PyObject *py_state(PyObject *module, PyObject *arguments) {
 
 static PyObject *py_answer_with(PyObject *module, PyObject *arguments) {
     (void)module;
-    PyObject *handlers;
+    PyObject *handlers, *note;
     PyTypeObject *caller;
-    if (!PyArg_ParseTuple(arguments, "O!O!", &PyDict_Type, &handlers, &PyType_Type, &caller))
+    int polls;
+    if (!PyArg_ParseTuple(arguments, "O!O!Op", &PyDict_Type, &handlers, &PyType_Type, &caller,
+                          &note, &polls))
         return NULL;
     if (!PyType_IsSubtype(caller, &PyTuple_Type)) {
         PyErr_SetString(PyExc_TypeError, "callers have to be tuples");
@@ -371,11 +373,51 @@ static PyObject *py_answer_with(PyObject *module, PyObject *arguments) {
     int flags = trouble == NULL ? fcntl(session_fd, F_GETFL) : -1;
     if (flags < 0 || fcntl(session_fd, F_SETFL, flags | O_NONBLOCK) != 0)
         Py_RETURN_FALSE;
-    if (have_answered(handlers, caller) != 0)
+    if (have_answered(handlers, caller, note) != 0)
         return NULL;
+    begin_moves(session_fd, polls);
     answers = 1;
     patience = turn = 0;
     Py_RETURN_TRUE;
+}
+
+static PyObject *py_end_moves(PyObject *module, PyObject *arguments) {
+    (void)module, (void)arguments;
+    answers = 0;
+    Py_BEGIN_ALLOW_THREADS
+    end_moves();
+    Py_END_ALLOW_THREADS
+    tell_moved(0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_note_moves(PyObject *module, PyObject *arguments) {
+    (void)module, (void)arguments;
+    tell_moved(1);
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_moves_begun(PyObject *module, PyObject *arguments) {
+    (void)module, (void)arguments;
+    return PyLong_FromUnsignedLongLong(moves_begun());
+}
+
+static PyObject *py_have_ended(PyObject *module, PyObject *arguments) {
+    (void)module;
+    unsigned long long count;
+    if (!PyArg_ParseTuple(arguments, "K", &count))
+        return NULL;
+    look_again(); /* while nothing is read */
+    return PyBool_FromLong(have_ended(count));
+}
+
+static PyObject *py_call_read_only(PyObject *module, PyObject *arguments) {
+    (void)module;
+    int error;
+    if (!PyArg_ParseTuple(arguments, "i", &error))
+        return NULL;
+    call_read_only(error);
+    Py_RETURN_NONE;
 }
 
 static PyObject *py_add_entries(PyObject *module, PyObject *arguments) {
@@ -402,7 +444,13 @@ static PyObject *py_found_nothing(PyObject *module, PyObject *arguments) {
 }
 
 static PyMethodDef methods[] = {
-    {"answer_with", py_answer_with, METH_VARARGS, "answer_with({opcode: handler}, caller) -> bool"},
+    {"answer_with", py_answer_with, METH_VARARGS,
+     "answer_with({opcode: handler}, caller, take_note, polls) -> bool"},
+    {"note_moves", py_note_moves, METH_NOARGS, "call take_note([(opcode, handle, times, result), ...])"},
+    {"moves_begun", py_moves_begun, METH_NOARGS, "moves_begun() -> how many"},
+    {"have_ended", py_have_ended, METH_VARARGS, "have_ended(count) -> bool, of the first moves"},
+    {"end_moves", py_end_moves, METH_NOARGS, "before the session ends"},
+    {"call_read_only", py_call_read_only, METH_VARARGS, "call_read_only(errno), EROFS in replies"},
     {"add_entries", py_add_entries, METH_VARARGS,
      "add_entries(listing, room, entries, validities) -> how many of them"},
     {"pace", py_pace, METH_VARARGS, "pace(patience, turn), in nanoseconds, for the next read"},

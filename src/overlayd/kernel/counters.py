@@ -51,24 +51,24 @@ class Counters:
         self._handles = namespace.handles
         self._by_handle: dict[int, Tally] = {}
 
-    def request(self, operation: str, subject: Subject | None, number: int) -> None:
-        """One request came in, about the inode or handle *number*."""
-        self.operations[operation] += 1
+    def request(self, operation: str, subject: Subject | None, number: int, times: int = 1) -> None:
+        """One request came in, or as many as *times*, about the inode or handle *number*."""
+        self.operations[operation] += times
         if subject == "handle":
-            self._on_handle(operation, number)
+            self._on_handle(operation, number, times)
         elif subject == "inode":
             try:
                 node = self._nodes.get(number)
             except OSError:  # never given out, or forgotten: the answer will say so
                 return
             mount = provider_of(node)
-            self._by_provider[0 if mount is None else mount.seed].operations += 1
+            self._by_provider[0 if mount is None else mount.seed].operations += times
 
-    def _on_handle(self, operation: str, number: int) -> None:
+    def _on_handle(self, operation: str, number: int, times: int) -> None:
         tally = self._by_handle.get(number)
         if tally is None:
             return
-        tally.operations += 1
+        tally.operations += times
         if operation in _LAST:
             tally.handles -= 1
             del self._by_handle[number]

@@ -4,6 +4,9 @@ These make several objects and a task's turn of each request, which costs more t
 What is asked for most is answered by the very same handlers in plain tuples, which the extension
 packs. A handler that would have to wait, and one that found no room on the host, is left to
 pyfuse3, which calls it again; so is everything where there is no extension.
+
+What is read from files, and brought to the disk, the extension moves itself: the handler only says
+from where (`_moves.h`).
 """
 
 from collections.abc import Callable
@@ -12,9 +15,11 @@ from typing import Any, NamedTuple
 
 from pyfuse3 import FUSEError
 
+from overlayd.core.data import Origin
 from overlayd.core.listings import Entry
 from overlayd.core.types import Attrs, Changes, WouldBlock
 from overlayd.host.credentials import Caller
+from overlayd.host.fs import Fd
 from overlayd.kernel import wire
 from overlayd.kernel.counters import subject_of
 from overlayd.kernel.operations import Operations
@@ -34,8 +39,11 @@ _OPERATIONS = {
     15: "read",
     16: "write",
     18: "release",
+    20: "fsync",
+    22: "getxattr",
     27: "opendir",
     29: "releasedir",
+    30: "fsyncdir",
     35: "create",
     42: "forget",
     44: "readdir",
@@ -44,6 +52,11 @@ _OPERATIONS = {
 """By opcode (linux/fuse.h)."""
 
 _NOTHING = (0.0, 0.0, 0, None, 0)
+
+_READ = 15
+_CACHED, _IN_MEMORY, _SLOW = range(3)  # HOW_… in _moves.h
+_Source = tuple[int, Fd, int, int]
+"""What to move from: a descriptor, what keeps it open, its device, and how it may be read."""
 
 
 class _Opened(NamedTuple):
@@ -89,15 +102,53 @@ class _Direct(Operations):
     def _caller(caller: Any) -> Caller:
         return caller  # type: ignore[no-any-return]  # as `answer_with` has it made
 
+    def note_moved(self, moved: wire.Moved) -> None:
+        """Count what the extension has answered."""
+        for opcode, handle, times, result in moved:
+            if times:
+                self.counters.request("read", "handle", handle, times)
+            if result < 0:
+                self.counters.errors[-result] += 1
+            elif opcode == _READ:
+                self.counters.read(handle, result)
 
-def answer_directly(operations: Operations) -> bool:
-    """Have the requests of a mount answered as they are read; False where that cannot be."""
+    # -- what the extension moves ---------------------------------------------------------------
+
+    def read_from(self, fh: int, _offset: int, _size: int) -> _Source:
+        origin = self._data.origin(fh)
+        if origin.is_slow:
+            return _source(origin, _SLOW)
+        return _source(origin, _IN_MEMORY if origin.is_in_memory else _CACHED)
+
+    def sync_to(self, fh: int, _data_only: bool) -> _Source | None:
+        if self._data.may_block(fh):
+            self._consent_to_wait(fh)
+        origin = self._data.origin_to_sync(fh)
+        return None if origin is None else _source(origin, _SLOW)
+
+
+def _source(origin: Origin, how: int) -> _Source:
+    return origin.fd.number, origin.fd, origin.device, how
+
+
+_MOVES: dict[str, Callable[..., object]] = {
+    "read": _Direct.read_from,
+    "fsync": _Direct.sync_to,
+    "fsyncdir": _Direct.sync_to,
+}
+
+
+def answer_directly(operations: Operations, *, polls: bool) -> bool:
+    """Have the requests of a mount answered as they are read; False where that cannot be.
+
+    With *polls*, what a fast disk is about to bring is looked for again and again.
+    """
     direct = _Direct(operations)
     handlers = {
         opcode: direct.forget_now if name == "forget" else _answering(direct, name)
         for opcode, name in _OPERATIONS.items()
     }
-    return wire.answer_with(handlers, Caller)
+    return wire.answer_with(handlers, Caller, direct.note_moved, polls=polls)
 
 
 def _list(
@@ -112,6 +163,8 @@ def _list(
 def _answering(direct: Operations, operation: str) -> Callable[..., object]:
     """The handler of *operation*, which answers with a negative errno where it fails."""
     handler, then = getattr(Operations, operation).plain
+    if operation in _MOVES:
+        handler, then = _MOVES[operation], None
     if operation == "readdir":
         handler = partial(_list, handler)
     subject = subject_of(operation)

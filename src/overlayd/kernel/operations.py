@@ -106,6 +106,7 @@ class Operations(Requests):
     def configure(self, cache: CachePolicy, errors: ErrorStyle) -> None:
         """Go by these settings from now on."""
         self.error_style = errors
+        wire.call_read_only(self.named(errno.EROFS))
         self.coherence.policy = cache
         # What is read past us has the kernel ask for the access time whenever it is looked at next.
         self._data.ways.kept_size = _KEPT_SIZE if cache.watches else 0

@@ -15,6 +15,10 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from overlayd.kernel import wire
+
+# isort: split
+# What comes from the room above has to be loaded before this.
 import pyfuse3
 import trio
 from pyfuse3 import FUSEError
@@ -36,6 +40,7 @@ ASKED_ONCE = frozenset(("flush", "fsync", "fsyncdir", "release", "releasedir"))
 """The host tells of a failed writeback once: asked again, it would say that all is well."""
 _FORGET_TURNS = 20
 _FORGET_PAUSE = 0.005  # seconds
+_MOVES_PAUSE = 0.001
 
 # wasmtime turns EROFS into EIO before its guest sees it; EPERM passes through (SPEC.md section 6).
 _STYLES: dict[str, dict[int, int]] = {"posix": {}, "wasi": {errno.EROFS: errno.EPERM}}
@@ -129,9 +134,12 @@ class Requests(pyfuse3.Operations):
 
         Those that are answered on the event loop have ended whenever anybody else runs.
         """
+        begun = wire.moves_begun()
         with trio.move_on_after(seconds) as limit:
             for ended in list(self._under_way):
                 await ended.wait()
+            while not wire.have_ended(begun):
+                await trio.sleep(_MOVES_PAUSE)
         return not limit.cancelled_caught
 
     def number_of(self, operation: str, error: Exception) -> int:
@@ -139,13 +147,16 @@ class Requests(pyfuse3.Operations):
         if isinstance(error, OSError):
             if error.errno is None:
                 log.exception("%s: an error without a number", operation)
-            number = error.errno or errno.EIO
-            number = _STYLES[self.error_style].get(number, number)
+            number = self.named(error.errno or errno.EIO)
         else:
             log.exception("%s: unexpected; answered EIO", operation)
             number = errno.EIO
         self.counters.errors[number] += 1
         return number
+
+    def named(self, number: int) -> int:
+        """What *number*, an errno of ours, is called in answers."""
+        return _STYLES[self.error_style].get(number, number)
 
     async def comes(self, device: int, is_there: Callable[[], bool]) -> bool:
         """Whether *device* brings something within a moment, if it is one that does so."""

@@ -111,12 +111,56 @@ def state() -> WireState:
     return WireState(trouble or "", *numbers)
 
 
-def answer_with(handlers: dict[int, Callable[..., object]], caller: type[Caller]) -> bool:
-    """Have requests answered by *handlers*, by opcode, as `direct` says; False if that cannot be.
+Moved = list[tuple[int, int, int, int]]
+"""What C has answered: opcode, handle, how often without a handler's having been called for it, and
+the bytes that were read or a negative errno."""
 
-    From then on reading never waits for a request: `pace` says what it does instead.
+
+def answer_with(
+    handlers: dict[int, Callable[..., object]],
+    caller: type[Caller],
+    take_note: Callable[[Moved], None],
+    *,
+    polls: bool,
+) -> bool:
+    """Have requests answered by `handlers`, by opcode, as `direct` says; False if that cannot be.
+
+    From then on reading never waits for a request: `pace` says what it does instead. *take_note* is
+    called on the event loop with what was read, and what failed, before the release of a file is
+    answered at the latest; with *polls*, what a disk is about to bring is looked for
+    again and again.
     """
-    return _extension is not None and bool(_extension.answer_with(handlers, caller))
+    return _extension is not None and bool(
+        _extension.answer_with(handlers, caller, take_note, polls)
+    )
+
+
+def note_moves() -> None:
+    """Have `take_note` called now, if there is anything to be noted."""
+    if _extension is not None:
+        _extension.note_moves()
+
+
+def moves_begun() -> int:
+    """How many requests so far were left to be read or brought to the disk in C."""
+    return _extension.moves_begun() if _extension is not None else 0
+
+
+def have_ended(count: int) -> bool:
+    """Whether the first *count* of those have been answered."""
+    return _extension is None or _extension.have_ended(count)
+
+
+def end_moves() -> None:
+    """Answer nothing in C any more, as the session is about to end."""
+    if _extension is not None:
+        _extension.end_moves()
+
+
+def call_read_only(number: int) -> None:
+    """The errno that is answered in C where the host says EROFS."""
+    if _extension is not None:
+        _extension.call_read_only(number)
 
 
 def add_entries(

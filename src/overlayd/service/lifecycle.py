@@ -189,6 +189,7 @@ def _session(plan: MountPlan, overlay: Overlay, manager: ServiceManager) -> Iter
         if mount is not None and not crashed and unique_id(plan.target) == identity:
             with suppress(OverlaydError):  # which `_Stopper` has told
                 take_down(plan.target, mount)
+        wire.end_moves()
         pyfuse3.close(unmount=False)
         if registration is not None:
             registration.remove()
@@ -305,9 +306,11 @@ async def _serve(
             nursery.start_soon(live.reloader.on_signal, signal.SIGHUP)
         if lifeline is not None:
             nursery.start_soon(stop.on_hangup, lifeline)
-        live.loop.reads_ahead = answer_directly(live.operations)
+        polls = len(os.sched_getaffinity(0)) > 1
+        live.loop.reads_ahead = answer_directly(live.operations, polls=polls)
         nursery.start_soon(_announce, live, target, ready, manager)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
+        await live.operations.drained(_GRACE_SECONDS)
         nursery.cancel_scope.cancel()
 
 

@@ -55,6 +55,7 @@ class Status:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for programs."""
+        wire.note_moves()
         space, counters = self._overlay.namespace, self._counters
         return {
             "target": printable(self._plan().target),
