@@ -8,12 +8,14 @@ import resource
 import signal
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from overlayd.host import fs
 from support.core_guest import Guest, fails
 from support.planting import plant
 
@@ -210,3 +212,49 @@ def test_a_file_in_memory_is_read_at_once(tmp_path: Path) -> None:
         handle = guest.open("/file", os.O_RDONLY)
         data = guest.data.read_cached(handle, 2, 5)
         assert data is not None and bytes(data) == b"23456"
+
+
+# -- what goes wrong half-way ---------------------------------------------------------------------
+
+
+class Registry:
+    """Takes every file, and counts those that it still has."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+
+    def register(self, _fd: fs.Fd) -> int:
+        self.kept += 1
+        return self.kept
+
+    def give_back(self, _backing: int) -> None:
+        self.kept -= 1
+
+
+def test_no_way_is_left_of_an_open_that_failed(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that goes away right after it has opened a file."""
+    registry = guest.data.ways.registry = Registry()
+    attempts: tuple[Callable[[], object], ...] = (
+        lambda: guest.open("/f", os.O_RDWR),
+        lambda: guest.create("/new"),
+    )
+    with monkeypatch.context() as failing:
+        failing.setattr(fs, "has_set_id", gone)
+        for attempt in attempts:
+            with fails(errno.ENOTCONN):
+                attempt()
+    assert (registry.kept, guest.data.ways.backings, len(guest.overlay.namespace.handles)) == (
+        0,
+        0,
+        0,
+    )
+    handle = guest.open("/f", os.O_RDWR)
+    assert (registry.kept, guest.data.ways.backings) == (1, 1)
+    guest.data.release(handle)
+    assert (registry.kept, guest.data.ways.backings) == (0, 0)
+
+
+def gone(_fd: fs.Fd) -> bool:
+    raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 LOOKUP, OPEN, READ, INIT, OPENDIR, FSYNCDIR, CREATE = 1, 14, 15, 26, 27, 30, 35
 INIT_EXT = 1 << 30
 _SECONDS = 20
+_SO_SNDBUFFORCE = 32
 
 
 class Reply(NamedTuple):
@@ -87,7 +88,8 @@ def handlers(source: Path, *, directly: bool) -> AbstractContextManager[Kernel]:
 def _served(module: str, wire: bool, *arguments: str) -> Iterator[Kernel]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        # As a device does, it is to take every reply at once.
+        end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 1 << 26)
     ours.settimeout(_SECONDS)
     number = theirs.fileno()
     words = (sys.executable, "-m", f"support.{module}", str(number), *arguments)

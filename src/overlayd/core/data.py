@@ -76,12 +76,7 @@ class Data:
             self._access.permit("open for writing", caller, inode=Held(node, path))
         with space.credentials.acting_as(caller):
             fd = space.cache.opening(lambda: fs.reopen(path, host_flags))
-        if self._access.is_behind_read_only(node):
-            fs.spare_atime(fd)
-            way = self._join_quietly(node, path, host_flags)
-        else:
-            way = self._join(node, path, host_flags, caller)
-        handle = self._hold(node, fd, host_flags, caller, assembly, way)
+        handle = self._hold(node, fd, path, host_flags, caller, assembly)
         self._check_direct(handle, flags, path)
         return handle
 
@@ -116,15 +111,22 @@ class Data:
         return self.ways.join(node, find, writes=is_writable(flags), by_root=True)
 
     def _hold(
-        self, node: Node, fd: fs.Fd, flags: int, caller: Caller, assembly: Assembly, way: Way
+        self, node: Node, fd: fs.Fd, path: fs.Fd, flags: int, caller: Caller, assembly: Assembly
     ) -> Handle:
         """A handle on what was opened under *assembly*; what came after it is heeded, too.
 
-        A source may keep a thread waiting for so long that `revoke` has been there already.
+        A source may keep a thread waiting for so long that `revoke` has been there already. *path*
+        names the same as *fd*.
         """
+        has_set_id = is_writable(flags) and fs.has_set_id(fd)
+        if self._access.is_behind_read_only(node):
+            fs.spare_atime(fd)
+            way = self._join_quietly(node, path, flags)
+        else:
+            way = self._join(node, path, flags, caller)
+        # Whatever fails has failed by now: the way is counted until the handle is released.
         handle = self._namespace.handles.open(node, fd, flags, caller)
-        handle.way = way
-        handle.has_set_id = handle.writable and fs.has_set_id(fd)
+        handle.way, handle.has_set_id = way, has_set_id
         if handle.writable and self._namespace.assembly is not assembly:
             self.revoke(handle)
             if handle.revoked and handle.cannot_be_revoked:
@@ -178,8 +180,7 @@ class Data:
             )
         # By the open file, not by its name: the host may have moved it already.
         node, status = space.adopt_opened(directory, name, opened)
-        way = self._join(node, opened, host_flags, caller)
-        handle = self._hold(node, opened, host_flags, caller, assembly, way)
+        handle = self._hold(node, opened, opened, host_flags, caller, assembly)
         self._check_direct(handle, flags, opened)
         attrs = self._attributes.describe(node, status)
         space.nodes.lend(node)

@@ -330,10 +330,14 @@ static int begin(const struct fuse_in_header *header, const void *argument,
     source->users++;
     take_request(move, header, argument);
     note_begun(move);
-    if (move->opcode == FUSE_READ)
+    if (move->opcode == FUSE_READ) {
         read_file(move);
-    else
+    } else if (source->how == HOW_IN_MEMORY) {
+        answer(move, sync_file(move), &near);
+        end(move);
+    } else {
         leave_to_thread(move);
+    }
     return 0;
 }
 

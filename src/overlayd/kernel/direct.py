@@ -115,19 +115,17 @@ class _Direct(Operations):
     # -- what the extension moves ---------------------------------------------------------------
 
     def read_from(self, fh: int, _offset: int, _size: int) -> _Source:
-        origin = self._data.origin(fh)
-        if origin.is_slow:
-            return _source(origin, _SLOW)
-        return _source(origin, _IN_MEMORY if origin.is_in_memory else _CACHED)
+        return _source(self._data.origin(fh))
 
     def sync_to(self, fh: int, _data_only: bool) -> _Source | None:
         if self._data.may_block(fh):
             self._consent_to_wait(fh)
         origin = self._data.origin_to_sync(fh)
-        return None if origin is None else _source(origin, _SLOW)
+        return None if origin is None else _source(origin)
 
 
-def _source(origin: Origin, how: int) -> _Source:
+def _source(origin: Origin) -> _Source:
+    how = _SLOW if origin.is_slow else _IN_MEMORY if origin.is_in_memory else _CACHED
     return origin.fd.number, origin.fd, origin.device, how
 
 
