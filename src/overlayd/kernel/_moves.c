@@ -29,7 +29,6 @@
 #define MOST_LATE 8        /* a device that is late so often is tried with every 256th move */
 #define LITTLE 32768       /* bytes; more is not copied in vain, nor at all where that can be */
 #define BUCKETS 4096
-#define PAGE 4096
 #define CACHESTAT 451      /* the number of the system call, since Linux 6.5 */
 
 struct source {
@@ -158,7 +157,8 @@ static int is_in_cache(const struct move *move) {
     uint64_t counts[5] = {0}; /* struct cachestat; the first is of the pages that are there */
     if (syscall(CACHESTAT, move->source->file, range, counts, 0) != 0)
         return 0;
-    return counts[0] >= (move->offset % PAGE + move->size + PAGE - 1) / PAGE;
+    size_t page = page_size();
+    return counts[0] >= (move->offset % page + move->size + page - 1) / page;
 }
 
 static void read_patiently(struct move *move, struct room *room) {

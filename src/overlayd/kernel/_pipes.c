@@ -8,8 +8,14 @@
 #include <linux/fuse.h>
 #include <unistd.h>
 
-#define PAGE 4096
-#define MOST (256 * PAGE) /* the size that /proc/sys/fs/pipe-max-size has by default */
+#define MOST_PAGES 256 /* of 4 KiB are what /proc/sys/fs/pipe-max-size allows by default */
+
+size_t page_size(void) {
+    static size_t size;
+    if (size == 0)
+        size = (size_t)sysconf(_SC_PAGESIZE);
+    return size;
+}
 
 void close_pipe(struct pipe *pipe) {
     if (pipe->capacity) {
@@ -21,13 +27,14 @@ void close_pipe(struct pipe *pipe) {
 
 /* Whether as many bytes fit, of which each page takes a place, and the header one. */
 static int has_capacity(struct pipe *pipe, off_t offset, size_t size) {
-    size_t wanted = (size + (size_t)offset % PAGE + 2 * PAGE - 1) / PAGE * PAGE;
+    size_t page = page_size(), pages = 1 + (size + (size_t)offset % page + page - 1) / page;
+    size_t wanted = pages * page;
     if (pipe->capacity >= wanted)
         return 1;
-    if (pipe->is_refused || wanted > MOST)
+    if (pipe->is_refused || pages > MOST_PAGES)
         return 0;
     if (pipe->capacity == 0 && pipe2(pipe->ends, O_CLOEXEC | O_NONBLOCK) == 0)
-        pipe->capacity = 16 * PAGE;
+        pipe->capacity = page; /* at the least */
     int got = pipe->capacity ? fcntl(pipe->ends[1], F_SETPIPE_SZ, (int)wanted) : -1;
     if (got > 0)
         pipe->capacity = (size_t)got;

@@ -25,4 +25,6 @@ int send_gathered(struct pipe *pipe, int session);
 
 void close_pipe(struct pipe *pipe);
 
+size_t page_size(void);
+
 #endif
