@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from coherence.counted import CountedMount, counted
 from passthrough.mounts import LARGE, status, told
 from support.live import daemon_of
@@ -67,6 +69,62 @@ def and_after_writing_to_a_mapping(source: Path, top: Path) -> None:
     assert seen(guest)[2] > LONG_AGO
 
 
+def and_by_whoever_else_maps_it(source: Path, top: Path) -> None:
+    """Who only writes may be answered for a while; not beside somebody who stores to a mapping."""
+    host, guest = source / "file", top / "file"
+    with guest.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view, guest.open("ab") as log:
+        for letter in b"abc":
+            os.utime(guest, ns=(LONG_AGO, LONG_AGO))
+            assert os.fstat(log.fileno()).st_mtime_ns == LONG_AGO
+            view[:1] = bytes([letter])
+            view.flush()
+            assert seen(guest) == seen(host)
+            assert os.fstat(log.fileno()).st_mtime_ns > LONG_AGO
+
+
+def after_writes_of_two_guests(source: Path, top: Path) -> None:
+    host, guest = source / "file", top / "file"
+    with guest.open("ab", 0) as one:
+        for number in range(10):
+            assert in_child(append_and_look, guest) == seen(host)
+            assert seen(guest) == seen(host)
+            one.write(b"y" * 10)
+            assert seen(guest) == seen(host)
+            os.truncate(guest, 100 + number)
+            assert os.fstat(one.fileno()).st_size == 100 + number
+
+
+def append_and_look(guest: Path) -> tuple[int, int, int, int]:
+    with guest.open("ab", 0) as file:
+        file.write(b"x" * 1000)
+        return seen(guest)
+
+
+def after_making_one(source: Path, top: Path) -> None:
+    """What a guest makes and only then maps: it keeps what it was told when it made it."""
+    guest = top / "new"
+    with guest.open("w+b", 0) as file:
+        file.write(b"x" * 10_000)
+        assert seen(guest) == seen(source / "new")
+    with guest.with_name("mapped").open("x+b", 0) as file:
+        os.truncate(guest.with_name("mapped"), 8192)
+        with mmap.mmap(file.fileno(), 0) as view:
+            os.utime(file.fileno(), ns=(LONG_AGO, LONG_AGO))
+            assert os.fstat(file.fileno()).st_mtime_ns == LONG_AGO
+            view[:1] = b"x"
+            view.flush()
+            assert os.fstat(file.fileno()).st_mtime_ns > LONG_AGO
+
+
+def access_times_after_each_read(source: Path, top: Path) -> None:
+    host, guest = source / "file", top / "file"
+    with guest.open("r+b", 0) as file:
+        os.utime(guest, ns=(LONG_AGO, LONG_AGO))
+        assert guest.stat().st_atime_ns == LONG_AGO
+        assert os.pread(file.fileno(), 6, 0) == b"before"
+        assert guest.stat().st_atime_ns == host.stat().st_atime_ns > LONG_AGO
+
+
 def in_listings_too(source: Path, top: Path) -> None:
     with (top / "sub/file").open("ab", 0) as file:
         for _ in range(3):
@@ -92,6 +150,20 @@ def the_host_changes_what_a_guest_writes(source: Path, top: Path) -> None:
     assert wait_until(lambda: seen(guest) == seen(host), SOON)
 
 
+def the_host_changes_what_a_guest_appends_to(source: Path, top: Path) -> None:
+    """The kernel keeps what it knows of such a file, if briefly."""
+    host, guest = source / "file", top / "file"
+    with guest.open("ab", 0) as file, host.open("ab", 0) as other:
+        for number in range(1, 6):
+            file.write(b"guest")
+            assert seen(guest) == seen(host)
+            other.write(b"host")
+            assert wait_until(lambda: guest.stat().st_size == host.stat().st_size, SOON)
+            host.chmod(0o600 + number)
+            assert wait_until(lambda: seen(guest) == seen(host), SOON)
+            assert wait_until(lambda: guest.stat().st_mode == host.stat().st_mode, SOON)
+
+
 def the_host_changes_what_a_guest_reads(source: Path, top: Path) -> None:
     host, guest = source / "large", top / "large"
     with guest.open("rb", 0) as file:
@@ -107,8 +179,10 @@ def what_is_closed_is_kept_again(_source: Path, top: Path) -> None:
     guest = top / "file"
     with guest.open("ab", 0) as file:
         file.write(b"x")
-        assert mount.of(lambda: os.stat(guest))["getattr"] == 1
-        assert mount.of(lambda: os.stat(guest))["getattr"] == 1
+        for _ in range(2):
+            time.sleep(0.1)
+            assert mount.of(lambda: os.stat(guest))["getattr"] == 1
+    time.sleep(0.1)  # until it does not keep any more what it was told last
     assert wait_until(lambda: mount.of(lambda: os.stat(guest))["getattr"] == 0)
     time.sleep(0.1)
     assert not mount.of(lambda: os.stat(guest))
@@ -117,8 +191,13 @@ def what_is_closed_is_kept_again(_source: Path, top: Path) -> None:
 USES = (
     size_and_times_are_right_after_each_write,
     and_after_writing_to_a_mapping,
+    and_by_whoever_else_maps_it,
+    after_writes_of_two_guests,
+    after_making_one,
+    access_times_after_each_read,
     in_listings_too,
     the_host_changes_what_a_guest_writes,
+    the_host_changes_what_a_guest_appends_to,
     the_host_changes_what_a_guest_reads,
     what_is_closed_is_kept_again,
 )
@@ -157,6 +236,67 @@ def check_notifications(top: Path) -> None:
         time.sleep(0.02)
     time.sleep(0.1)
     assert unasked(top) - before <= few
+
+
+TURNS = 20
+
+
+def write_and_look(guest: Path, mode: str, looks: int) -> None:
+    """Writes, and LOOKS at what is open after each of them."""
+    with guest.open(mode, 0) as file:
+        time.sleep(0.1)  # until the kernel has heard that it is to ask
+        for _ in range(TURNS):
+            file.write(b"x")
+            for _ in range(looks):
+                os.fstat(file.fileno())
+
+
+def read_and_look(guest: Path, looks: int) -> None:
+    """The same of reading, by a handle that others could map by; it is not open for long."""
+    with guest.open("x+b", 0) as file:
+        for _ in range(TURNS):
+            os.pread(file.fileno(), 1, 0)
+            for _ in range(looks):
+                os.stat(guest)
+
+
+def make_and_look(guest: Path) -> None:
+    for number in range(TURNS):
+        with guest.with_name(f"made{number}").open("x+b", 0) as file:
+            os.fstat(file.fileno())
+
+
+def test_how_often_the_kernel_asks(tmp_path: Path) -> None:
+    """Once after each write, and not twice where nobody can have mapped the file."""
+    source = plant(tmp_path / "source", *PLANTED)
+    with warm(tmp_path, source) as mount:
+        guest = mount.top / "file"
+        asked = mount.of(lambda: write_and_look(guest, "ab", 1))
+        assert TURNS <= asked["getattr"] <= TURNS + 2
+        asked = mount.of(lambda: write_and_look(guest, "ab", 5))
+        assert TURNS <= asked["getattr"] <= 2 * TURNS  # unless it is very slow
+        asked = mount.of(lambda: write_and_look(guest, "r+b", 2))
+        assert 2 * TURNS <= asked["getattr"] <= 2 * TURNS + 2
+        asked = mount.of(lambda: read_and_look(mount.top / "new", 2))
+        assert 2 * TURNS <= asked["getattr"] <= 2 * TURNS + 2
+        asked = mount.of(lambda: make_and_look(guest))
+        assert asked["getattr"] <= TURNS // 2
+
+
+@pytest.mark.parametrize("cache", ["none", "0.01"])
+def test_no_longer_than_the_mode_says(tmp_path: Path, cache: str) -> None:
+    source = plant(tmp_path / "source", *PLANTED)
+    with counted(tmp_path, f"{source}::/", cache=cache) as mount:
+        guest = mount.top / "file"
+
+        def look() -> None:
+            with guest.open("ab", 0) as file:
+                file.write(b"x")
+                for _ in range(TURNS):
+                    time.sleep(0.035)  # less than is usual, and more than the kernel rounds to
+                    os.fstat(file.fileno())
+
+        assert TURNS <= mount.of(look)["getattr"] <= TURNS + 2
 
 
 def test_access_times(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class FakeNode:
 
 
 NODE = FakeNode()
-HANDLE = SimpleNamespace(device=DEVICE, node=NODE, writable=False, way=None)
+HANDLE = SimpleNamespace(device=DEVICE, node=NODE, writable=False, way=None, may_be_mapped=False)
 CONTEXT = pyfuse3.RequestContext()
 
 

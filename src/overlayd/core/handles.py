@@ -73,6 +73,11 @@ class Handle:
         return self.writable and self.way is not None and self.way.backing > 0
 
     @property
+    def may_be_mapped(self) -> bool:
+        """Whether a guest may store to a mapping of it, which takes the right to read, too."""
+        return self.cannot_be_revoked and self.flags & _ACCESS_MODE == os.O_RDWR
+
+    @property
     def writable(self) -> bool:
         """Whether it was opened for writing."""
         return is_writable(self.flags)

@@ -30,8 +30,15 @@ ABSENT = 0
 
 NOT_RELIED_ON = 0
 """For `Node.told_ns`: the kernel keeps no attributes for longer than a moment."""
-WRITTEN_PAST_US = 0.0
-"""Seconds for the attributes of a file that guests may write to without our hearing of it."""
+WRITTEN_PAST_US = 0.05
+"""Seconds at most, for the attributes of what guests may write to without our hearing of it.
+
+The kernel has them out of date itself after each write, size and times, and the access time after
+each read and mmap(2) (fs/fuse/passthrough.c). It is the host's changes that show after so long.
+"""
+MAPPED_PAST_US = 0.0
+"""The same where guests may store to a mapping: of that it notices nothing, and nobody hears of an
+msync(2), since what is mapped is the host's own file (`backing_file_mmap` in fs/backing-file.c)."""
 ONLY_CTIME = -2
 """For the same: it knows itself that the ctime has changed, and takes the rest for right."""
 
@@ -78,6 +85,8 @@ class Coherence:
         """Whose events are being dealt with."""
         self.written_past_us: set[Node] = set()
         """Files that are open so that guests may write to them without our hearing of it."""
+        self.mapped_past_us: set[Node] = set()
+        """Those among them that were opened so that guests may store to a mapping, too."""
         self.doubtful: set[int] = set()
         """Inodes whose attributes the kernel is to be told to forget."""
         self.doubt = trio.Event()
@@ -167,8 +176,7 @@ class Coherence:
             seconds = policy.slow_seconds if space.is_patient() else 0.0
             return min(near, policy.slow_seconds), seconds, node.told_ns
         if not policy.watches:
-            seconds = WRITTEN_PAST_US if node in self.written_past_us else policy.seconds
-            return near, seconds, node.told_ns
+            return near, self._past_us(node, policy.seconds), node.told_ns
         if near != LASTING and space.is_patient():
             seconds = SHORT
         elif node.file_type == DIRECTORY:
@@ -179,9 +187,14 @@ class Coherence:
             seconds = self._by_other_names(node, listed)
         else:
             seconds = SHORT if node in self.strayed else near
-        if node in self.written_past_us:
-            seconds = WRITTEN_PAST_US
+        seconds = self._past_us(node, seconds)
         return near, seconds, attrs.stat.ctime_ns if seconds == LASTING else NOT_RELIED_ON
+
+    def _past_us(self, node: Node, seconds: float) -> float:
+        """*seconds*, or less where guests may change *node* without our hearing of it."""
+        if node not in self.written_past_us:
+            return seconds
+        return min(seconds, MAPPED_PAST_US if node in self.mapped_past_us else WRITTEN_PAST_US)
 
     def validities(self, entries: list[Entry], near: float) -> list[Validity]:
         """The same for each of *entries* of a listing, which is to cost little; see `listed`."""
@@ -318,7 +331,7 @@ class Coherence:
     def opened_past_us(self, node: Node) -> None:
         """*node* was opened so that a guest may write to it without our hearing of it.
 
-        Until the last of them has closed it, the kernel asks each time: what has changed was
+        Until the last of them has closed it, the kernel asks again and again: what has changed was
         changed by them, as it knows, or by the host, and the host's events do not tell which.
         """
         self.written_past_us.add(node)
@@ -326,6 +339,16 @@ class Coherence:
             if node.told_ns:
                 self.doubtful.add(node.number)
             node.told_ns = NOT_RELIED_ON
+
+    def opened_to_be_mapped(self, handle: int) -> None:
+        """Whoever has *handle* may store to a mapping, if it is one for that.
+
+        What was told before can be kept all the same: mmap(2) has the kernel ask for the access
+        time, and with it for everything. That the handle is closed does not end the mapping.
+        """
+        opened = self._namespace.handles.get(handle)
+        if opened.may_be_mapped:
+            self.mapped_past_us.add(opened.node)
 
     def settle_doubts(self) -> None:
         """Have somebody tell the kernel what is doubtful; to be called on the event loop."""
@@ -353,7 +376,7 @@ class Coherence:
         opened = self._namespace.handles.get(handle)
         if opened.writable:
             if opened.way is not None and opened.way.writers == 1:
-                self.written_past_us.discard(opened.node)
+                self._no_more_past_us(opened.node)
             if self.policy.watches:
                 self._note(opened.node.number)
 
@@ -389,7 +412,11 @@ class Coherence:
         self.watcher.forget(node)
         self.strayed.discard(node)
         self._sent_back.discard(node.number)
+        self._no_more_past_us(node)
+
+    def _no_more_past_us(self, node: Node) -> None:
         self.written_past_us.discard(node)
+        self.mapped_past_us.discard(node)
 
 
 def _is_made_up(directory: Node) -> bool:

@@ -385,6 +385,7 @@ class Operations(Requests):
         try:
             keeps = self.coherence.opened(handle, flags)
             self._send_past_us(handle)
+            self.coherence.opened_to_be_mapped(handle)
         except BaseException:
             self._data.release(handle)
             raise
@@ -409,8 +410,11 @@ class Operations(Requests):
         near = self.coherence.names_in(parent_inode)
         created = self._data.create(parent_inode, name, mode, flags, self._caller(ctx))
         self._send_past_us(created.handle)
-        info = self._opened(created.handle, keeps=False)
-        return info, self._made(parent_inode, name, created.attrs, near)
+        made = self._made(parent_inode, name, created.attrs, near)
+        self.coherence.opened_to_be_mapped(
+            created.handle
+        )  # the kernel may keep what it is told now
+        return self._opened(created.handle, keeps=False), made
 
     @answering_then(_note_read)
     def read(self, fh: int, off: int, size: int) -> bytes:
