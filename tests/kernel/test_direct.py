@@ -15,7 +15,7 @@ from support.wire_client import Kernel, Reply, handlers
 
 LOOKUP, FORGET, GETATTR, SETATTR, MKDIR, UNLINK, RMDIR, RENAME = 1, 2, 3, 4, 9, 10, 11, 12
 OPEN, READ, WRITE, RELEASE, OPENDIR, RELEASEDIR, CREATE = 14, 15, 16, 18, 27, 29, 35
-FSYNC, GETXATTR, FSYNCDIR = 20, 22, 30
+FSYNC, GETXATTR, FSYNCDIR, INTERRUPT = 20, 22, 30, 36
 BATCH_FORGET, READDIRPLUS, RENAME2 = 42, 44, 45
 
 STATFS = 17
@@ -266,6 +266,20 @@ def test_what_is_forgotten_is_forgotten(source: Path) -> None:
         for number in numbers:
             assert kernel.ask(GETATTR, number, bytes(16)).error < 0
         assert lookup(kernel, b"file") == numbers[0]
+
+
+def test_what_is_interrupted_is_answered_all_the_same(source: Path) -> None:
+    """And nothing is said to the interruption, neither now nor with the next request."""
+    with handlers(source, directly=True) as kernel:
+        kernel.init(FLAGS)
+        file = lookup(kernel, b"file")
+        handle = handle_of(kernel.ask(OPEN, file, bytes(8)))
+        read = kernel.send(READ, file, read_body(handle, 0, 100))
+        for unique in (read, read + 4711):
+            kernel.send(INTERRUPT, 0, struct.pack("<Q", unique))
+        asked = [read, *(kernel.send(opcode, file, bytes(16)) for opcode in (STATFS, GETATTR))]
+        assert sorted(kernel.reply().unique for _ in asked) == asked
+        assert kernel.ask(STATFS, file).error == 0
 
 
 def test_requests_come_in_any_order_with_those_that_are_passed_on(source: Path) -> None:

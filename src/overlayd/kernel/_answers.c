@@ -347,6 +347,8 @@ int answer_request(int fd, const char *message, size_t size, amend_function *ame
     struct request request;
     if (!is_request(&request, message, size) || request.header.opcode >= OPCODES)
         return 0;
+    if (request.header.opcode == FUSE_INTERRUPT)
+        return 1; /* none of ours can be; libfuse would ask the kernel to say so again */
     PyObject *handler = handlers[request.header.opcode];
     if (handler == NULL)
         return 0;
