@@ -16,12 +16,20 @@ AT_EACCESS = 0x200
 AT_NO_AUTOMOUNT = 0x800
 AT_EMPTY_PATH = 0x1000
 AT_STATX_DONT_SYNC = 0x4000
+_AT_HANDLE_FID = 0x200
 
 STATX_BASIC_STATS = 0x7FF
 STATX_BTIME = 0x800
 STATX_MNT_ID = 0x1000
 STATX_MNT_ID_UNIQUE = 0x4000
 STATX_SIZE = 256
+
+FAN_CLOEXEC, FAN_NONBLOCK = 0x1, 0x2
+FAN_REPORT_DFID_NAME = 0xC00
+FAN_MARK_ADD, FAN_MARK_REMOVE, FAN_MARK_ONLYDIR = 0x1, 0x2, 0x8
+FAN_MARK_IGNORED_SURV_MODIFY, FAN_MARK_EVICTABLE, FAN_MARK_IGNORE = 0x40, 0x200, 0x400
+FAN_MODIFY, FAN_Q_OVERFLOW, FAN_EVENT_ON_CHILD = 0x2, 0x4000, 0x8000000
+FAN_EVENT_INFO_TYPE_DFID_NAME = 2
 
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
@@ -71,6 +79,14 @@ _libc.name_to_handle_at.argtypes = [
     ctypes.c_int,
 ]
 _libc.open_by_handle_at.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+_libc.fanotify_init.argtypes = [ctypes.c_uint, ctypes.c_uint]
+_libc.fanotify_mark.argtypes = [
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_uint64,
+    ctypes.c_int,
+    ctypes.c_char_p,
+]
 _libc.setfsuid.argtypes = [ctypes.c_uint]
 _libc.setfsgid.argtypes = [ctypes.c_uint]
 
@@ -143,14 +159,39 @@ def keep_no_atime(fd: int) -> None:
     _check(_libc.syscall(_long(_SYS_MOUNT_SETATTR), *words))
 
 
-def name_to_handle(fd: int) -> tuple[int, bytes]:
+def name_to_handle(fd: int, flags: int = 0) -> tuple[int, bytes]:
     """The id of the mount that *fd* names something on, and a handle of that in its file system."""
     room = _HANDLE_BYTES.to_bytes(4, sys.byteorder)
     buffer = ctypes.create_string_buffer(room, _HANDLE_HEAD + _HANDLE_BYTES)
     mount_id = ctypes.c_int()
     place = ctypes.byref(mount_id)
-    _check(_libc.name_to_handle_at(fd, b"", buffer, place, AT_EMPTY_PATH))
+    _check(_libc.name_to_handle_at(fd, b"", buffer, place, flags | AT_EMPTY_PATH))
     return mount_id.value, buffer.raw
+
+
+def name_to_fid(fd: int) -> bytes:
+    """The handle by which fanotify tells what *fd* names, no longer than it is (Linux 6.5)."""
+    _, handle = name_to_handle(fd, _AT_HANDLE_FID)
+    return handle[: _HANDLE_HEAD + int.from_bytes(handle[:4], sys.byteorder)]
+
+
+def file_system_id(fd: int) -> bytes:
+    """The number by which fanotify tells the file system of what *fd* names."""
+    both = os.fstatvfs(fd).f_fsid  # two ints, the first in the low half
+    halves = (both & 0xFFFFFFFF, both >> 32 & 0xFFFFFFFF)
+    return b"".join(half.to_bytes(4, sys.byteorder) for half in halves)
+
+
+def fanotify_init(flags: int) -> int:
+    """fanotify_init(2): the descriptor of a new group."""
+    made = int(_libc.fanotify_init(flags, os.O_RDONLY))
+    _check(made)
+    return made
+
+
+def fanotify_mark(group: int, flags: int, mask: int, path: bytes) -> None:
+    """fanotify_mark(2)."""
+    _check(_libc.fanotify_mark(group, flags, mask, AT_FDCWD, path))
 
 
 def open_by_handle(mount: int, handle: bytes, flags: int) -> int:

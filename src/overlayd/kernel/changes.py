@@ -41,7 +41,8 @@ _FINE_TIMES = (6, 13)
 
 # inotify(7); not from `host.watch`, which a mount that watches nothing does not load
 _ATTRIB, _UNMOUNT, _IGNORED = 0x4, 0x2000, 0x8000
-_CONTENT = 0x2 | 0x8
+_MODIFY = 0x2
+_CONTENT = _MODIFY | 0x8
 _GOES, _COMES = 0x40 | 0x200, 0x80 | 0x100
 _NAMES = _GOES | _COMES
 _OVERFLOW = (-1, b"")
@@ -259,9 +260,16 @@ class HostChanges:
             if by_host:
                 batch.names[directory.number, name] = False
                 self._heed_held(directory, name, known, batch)
+        if known is not None and mask & _MODIFY:
+            self._ignore_own_writes(known, directory)
         if known is not None and status is not None and not self._knows(known, status, mask):
             is_file = stat.S_ISREG(known.file_type)
             batch.inode(known.number, data=is_file and bool(mask & ~_ATTRIB))
+
+    def _ignore_own_writes(self, file: Node, watched: Node) -> None:
+        """*file* was modified, which is of no interest where the kernel writes it past us."""
+        if file in self._coherence.written_past_us:
+            self._watcher.ignore(file, watched)
 
     def _present(
         self, directory: Node, name: bytes, batch: _Batch
@@ -332,6 +340,8 @@ class HostChanges:
             status = self._namespace.status_of(node)
         except (OSError, WouldBlock):
             status = None
+        if mask & _MODIFY:
+            self._ignore_own_writes(node, node)
         if status is None or not self._knows(node, status, mask):
             is_file = node.file_type != DIRECTORY
             batch.inode(node.number, data=is_file and bool(mask & _CONTENT))

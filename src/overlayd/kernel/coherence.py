@@ -377,6 +377,8 @@ class Coherence:
         if opened.writable:
             if opened.way is not None and opened.way.writers == 1:
                 self._no_more_past_us(opened.node)
+                if opened.fd is not None:
+                    self.watcher.heed(opened.node, opened.fd)
             if self.policy.watches:
                 self._note(opened.node.number)
 
