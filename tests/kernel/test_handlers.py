@@ -18,7 +18,7 @@ from pyfuse3 import FUSEError
 from overlayd.core.data import Created
 from overlayd.core.listings import Entry
 from overlayd.core.types import Changes, WouldBlock
-from overlayd.kernel import operations
+from overlayd.kernel import throttled
 from overlayd.kernel.operations import Operations
 from support.fake_core import ATTRS, CONTEXT, DEVICE, STATUS, FakeCore, run
 
@@ -225,7 +225,7 @@ def test_where_the_host_slows_writers_down_they_wait_in_threads(
     run(adapter.write, 3, 0, b"x")
     core.answers.update(write=lambda *_: 1)
     run(adapter.write, 3, 0, b"x")
-    monkeypatch.setattr(operations, "_SLOW_NS", 0)
+    monkeypatch.setattr(throttled, "_EXPECTED_NS", 0)
     core.answers.update(write=slowly)
     adapter = core.operations()
     run(adapter.write, 3, 0, b"x")

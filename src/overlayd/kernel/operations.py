@@ -27,6 +27,7 @@ from overlayd.kernel.coherence import ABSENT, Coherence
 from overlayd.kernel.forgetting import Crowded
 from overlayd.kernel.passthrough import Mode, Passthrough
 from overlayd.kernel.requests import Requests, answering, answering_then
+from overlayd.kernel.throttled import LONG_NS, Throttled
 from overlayd.kernel.wire import Validity
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,6 @@ ALIVE = b"system.overlayd"
 kernel always asks, holding no lock that a request which waits for a source may hold too."""
 
 _KEPT_SIZE = 128 * 1024  # bytes: what the kernel reads ahead, and so asks for at once
-_SLOW_WRITE_NS = 20_000_000
-"""Copying the largest write takes a small part of it: the host has made us wait."""
-_SLOW_NS = 1_000_000_000
-"""For so long it is expected to do so again."""
 _MOST_DOUBTED = 100
 """Whoever is killed meanwhile does not ask again."""
 
@@ -100,8 +97,7 @@ class Operations(Requests):
         self._doubted: list[tuple[int, int, bytes]] = []
         """The links that the kernel was told to ask for again."""
         self._flushes = overlay.namespace.has_slow_source
-        self._slow: dict[int, int] = {}
-        """Until when writes to a device are expected to wait, by its number; in nanoseconds."""
+        self._throttled = Throttled()
 
     def configure(self, cache: CachePolicy, errors: ErrorStyle) -> None:
         """Go by these settings from now on."""
@@ -411,9 +407,7 @@ class Operations(Requests):
         created = self._data.create(parent_inode, name, mode, flags, self._caller(ctx))
         self._send_past_us(created.handle)
         made = self._made(parent_inode, name, created.attrs, near)
-        self.coherence.opened_to_be_mapped(
-            created.handle
-        )  # the kernel may keep what it is told now
+        self.coherence.opened_to_be_mapped(created.handle)  # it may keep what it is told now
         return self._opened(created.handle, keeps=False), made
 
     @answering_then(_note_read)
@@ -440,25 +434,13 @@ class Operations(Requests):
             return self._data.write(fh, off, buf)
         if wire.clears_set_id():
             self._data.clears_set_id(fh)
-        if self._data.may_block(fh) or (self._slow and self._is_slow(fh)):
+        if self._data.may_block(fh) or (self._throttled and self._device(fh) in self._throttled):
             self._consent_to_wait(fh)
         started = time.perf_counter_ns()
         count = self._data.write(fh, off, buf)
-        ended = time.perf_counter_ns()
-        if ended - started > _SLOW_WRITE_NS:
-            self._slow[self._device(fh)] = ended + _SLOW_NS
+        if time.perf_counter_ns() - started > LONG_NS:
+            self._throttled.note(self._device(fh))
         return count
-
-    def _is_slow(self, handle: int) -> bool:
-        """Whether the host has let somebody wait who wrote where *handle* is open, just now.
-
-        Writing takes no more than copying unless the host has more to write than it wants to keep
-        in memory, and then it slows down everybody who writes.
-        """
-        device = self._device(handle)
-        if device in self._slow and time.perf_counter_ns() > self._slow[device]:
-            del self._slow[device]
-        return device in self._slow
 
     @answering
     def flush(self, fh: int) -> None:
