@@ -114,9 +114,13 @@ def test_a_directory_that_is_gone(host: HostWatch, place: Path) -> None:
     place.rmdir()
     host.take()
     watched.heed()
-    del watched.directory, watched.file  # and nobody else keeps it
-    assert host.take()[watched.number, b""] & IGNORED
+    descriptor = watched.directory.number
+    del watched.directory, watched.file
+    host.remove(watched.number)  # the kernel has forgotten it
     assert len(host) == 0
+    with pytest.raises(OSError):
+        os.fstat(descriptor)  # nor does anybody else keep it
+    assert host.take()[watched.number, b""] & IGNORED
     assert not is_ready(host)
 
 

@@ -4,14 +4,21 @@ inotify tells of the modifications of all files in a directory or of none. So th
 directory is muted, fanotify tells of them instead, and leaves out single files. Where it is not to
 be had, inotify goes on telling of all. The watch of a file itself need only be muted.
 
+A directory stays muted for a while when nothing of it is ignored any more: muting it takes several
+times as long as leaving out one more file.
+
 To be imported where the first file is ignored, which most mounts never come to.
 """
 
 import select
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 
 from overlayd.host.fs import Fd
 from overlayd.host.modified import Modified
+
+_MOST_SPARE = 16
+"""Directories that stay muted for no file; each keeps a descriptor."""
 
 Switch = Callable[[int, Fd, bool, bool], None]
 """Has watch NUMBER, of what FD names, a directory or not, tell of modifications or not."""
@@ -37,6 +44,8 @@ class Muting:
         self._switch = switch
         self._queues = queues
         self._muted: dict[int, _Muted] = {}
+        self._spare: OrderedDict[int, None] = OrderedDict()
+        """Those for no file at the moment, least recently used first."""
         self._ignored: dict[Hashable, set[int]] = {}
         """The files, and the watches that are muted because of them."""
         self._modified: Modified | None = None
@@ -53,15 +62,21 @@ class Muting:
         """
         if directory is not None and not self._leave_out(number, directory, fd):
             return
+        muted = self._muted.get(number) or self._mute(number, directory, fd)
+        if muted is not None:
+            muted.files.add(file)
+            self._spare.pop(number, None)
+        self._ignored.setdefault(file, set()).add(number)
+
+    def _mute(self, number: int, directory: Fd | None, fd: Fd) -> _Muted | None:
         try:
             self._switch(number, directory or fd, directory is not None, False)
         except OSError:  # it has just ended, or we may not look there any more
-            if directory is not None and number not in self._muted and self._modified is not None:
+            if directory is not None and self._modified is not None:
                 self._modified.remove(number)
-        else:
-            muted = self._muted.setdefault(number, _Muted(directory))
-            muted.files.add(file)
-        self._ignored.setdefault(file, set()).add(number)
+            return None
+        muted = self._muted[number] = _Muted(directory)
+        return muted
 
     def _leave_out(self, number: int, directory: Fd, fd: Fd) -> bool:
         """Have fanotify tell what is modified in *directory*, but for a file; whether it does."""
@@ -101,13 +116,24 @@ class Muting:
             if muted is not None:
                 muted.files.discard(file)
                 if not muted.files:
-                    self._unmute(number, muted, fd)
+                    self._spare_one_more(number, muted, fd)
         if self._modified is not None:
             self._modified.heed(fd)
 
-    def _unmute(self, number: int, muted: _Muted, fd: Fd) -> None:
+    def _spare_one_more(self, number: int, muted: _Muted, fd: Fd) -> None:
+        if muted.directory is None:
+            self._unmute(number, fd, is_directory=False)
+            return
+        self._spare[number] = None
+        if len(self._spare) > _MOST_SPARE:
+            oldest, _ = self._spare.popitem(last=False)
+            directory = self._muted[oldest].directory
+            assert directory is not None
+            self._unmute(oldest, directory, is_directory=True)
+
+    def _unmute(self, number: int, fd: Fd, *, is_directory: bool) -> None:
         try:
-            self._switch(number, muted.directory or fd, muted.directory is not None, True)
+            self._switch(number, fd, is_directory, True)
         except OSError:  # we may not look there any more: fanotify goes on
             return
         self.forget(number)
@@ -115,6 +141,7 @@ class Muting:
     def forget(self, number: int) -> None:
         """Watch *number* has ended, or is not muted any more."""
         self._refused.discard(number)
+        self._spare.pop(number, None)
         if self._muted.pop(number, None) is not None and self._modified is not None:
             self._modified.remove(number)
 
@@ -129,4 +156,5 @@ class Muting:
             self._modified.close()
         self._modified = None
         self._muted.clear()
+        self._spare.clear()
         self._ignored.clear()

@@ -267,7 +267,10 @@ class HostChanges:
             batch.inode(known.number, data=is_file and bool(mask & ~_ATTRIB))
 
     def _ignore_own_writes(self, file: Node, watched: Node) -> None:
-        """*file* was modified, which is of no interest where the kernel writes it past us."""
+        """*file* was modified, which is of no interest where the kernel writes it past us.
+
+        What is closed by now was not worth the trouble.
+        """
         if file in self._coherence.written_past_us:
             self._watcher.ignore(file, watched)
 

@@ -45,8 +45,8 @@ class Watcher:
         """Set when `host` ought to be there and is not."""
         self._by_node: dict[Node, tuple[int, NodeKey | None]] = {}
         self._by_watch: dict[int, tuple[Node, ...]] = {}
-        self._written: dict[Node, set[int]] = {}
-        """Files that watches told modifications of which are of no interest, and these."""
+        self._ignored: dict[Node, set[int]] = {}
+        """Files whose modifications are of no interest, and the watches that were told so."""
         self._retry_at = 0.0
         self._has_warned = False
 
@@ -64,7 +64,7 @@ class Watcher:
         self.host = None
         self._by_node.clear()
         self._by_watch.clear()
-        self._written.clear()
+        self._ignored.clear()
 
     def may_rely_on(self, node: Node) -> bool:
         """Whether it is told what happens in the directory, or to the file, that *node* is."""
@@ -120,7 +120,7 @@ class Watcher:
 
     def forget(self, node: Node) -> None:
         """The kernel knows nothing of *node* any more."""
-        self._written.pop(node, None)
+        self._ignored.pop(node, None)
         watch = self._by_node.pop(node, None)
         if watch is None:
             return
@@ -134,35 +134,33 @@ class Watcher:
                 self.host.remove(number)
 
     def ignore(self, file: Node, watched: Node) -> None:
-        """Hear no more of modifications of *file* until `heed`, from the second time on.
+        """Hear no more of modifications of *file* by the watch of *watched*, until `heed`.
 
-        One was told of by the watch of *watched*: its directory, or itself. What is written once,
-        and closed then, is not worth the trouble.
+        That is its directory, or the file itself.
         """
         watch = self._by_node.get(watched)
-        fd = self._namespace.handles.descriptor_on(file)
-        if watch is None or fd is None or self.host is None:
+        if watch is None or self.host is None or watch[0] in self._ignored.get(file, ()):
             return
-        told = self._written.setdefault(file, set())
-        if watch[0] not in told:
-            told.add(watch[0])
+        fd = self._namespace.handles.descriptor_on(file)
+        if fd is None:
             return
         try:
             directory = None if watched is file else self._namespace.open_path(watched)
         except (OSError, WouldBlock):
             return
+        self._ignored.setdefault(file, set()).add(watch[0])
         self.host.ignore(watch[0], directory, file, fd)
 
     def heed(self, file: Node, fd: fs.Fd) -> None:
         """Hear of modifications of *file*, which *fd* names, again."""
-        if self._written.pop(file, None) is not None and self.host is not None:
+        if self._ignored.pop(file, None) is not None and self.host is not None:
             self.host.heed(file, fd)
 
     async def renew(self) -> None:
         """Watch all that is watched anew, since some of it may have ended unnoticed."""
         if self.host is not None:
             self.host.heed_all()
-        self._written.clear()
+        self._ignored.clear()
         former = [(node, watch[0]) for node, watch in self._by_node.items()]
         self._by_node.clear()
         self._by_watch.clear()
