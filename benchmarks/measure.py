@@ -51,6 +51,8 @@ class Sizes:
     data_clients: int = 4
     long_enough: float = 0.02
     """Seconds that the repeats of what is quick are to take together."""
+    going_on: float = 0.2
+    """The same for what goes on with a file that is open."""
     transactions: int = 100
     copy_mib: int = 64
 
@@ -110,6 +112,7 @@ SIZES = {
         large_mib=2,
         data_clients=2,
         long_enough=0,
+        going_on=0,
         transactions=3,
         copy_mib=1,
     ),
