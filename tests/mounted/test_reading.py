@@ -90,3 +90,18 @@ def test_the_kernel_reads_far_ahead(source: Path, tmp_path: Path) -> None:
         assert os.access(place / "read_ahead_kb", os.W_OK), "this needs root and a writable /sys"
         assert int((place / "read_ahead_kb").read_text()) >= 512
     assert wait_until(lambda: not place.exists())
+
+
+def test_the_end_of_a_large_piece(top: Path, source: Path) -> None:
+    """Where the last page of a file is not full, however much of it is asked for at once."""
+    for size in (40_000, 65_536, 65_537, 131_071, 600_001, MIB, MIB + 1):
+        content = random.Random(size).randbytes(size)
+        (source / f"f{size}").write_bytes(content)
+        for cached in (True, False):
+            if not cached:
+                forget(source / f"f{size}")
+            assert (top / f"f{size}").read_bytes() == content
+            forget(top / f"f{size}")
+            fd = os.open(top / f"f{size}", os.O_RDONLY)
+            assert os.pread(fd, 2 * MIB, 100) == content[100:]
+            os.close(fd)

@@ -1,7 +1,7 @@
 /* Requests that Python answers at once, past libfuse and pyfuse3: see _answers.h.
  *
- * The handler for a request is called, and its answer is put together and written, as `linux/fuse.h`
- * has it.
+ * The handler for a request is called, and its answer is put together and written, as
+ * `linux/fuse.h` has it.
  */
 
 #include "_answers.h"
@@ -200,7 +200,8 @@ static Py_ssize_t put_answer(uint32_t opcode, PyObject *answer, union body *body
         return put_entry(answer, &body->entry) ? (Py_ssize_t)sizeof(body->entry) : -1;
     case FUSE_GETATTR:
     case FUSE_SETATTR:
-        return put_attributes(answer, &body->attributes) ? (Py_ssize_t)sizeof(body->attributes) : -1;
+        return put_attributes(answer, &body->attributes) ? (Py_ssize_t)sizeof(body->attributes)
+                                                         : -1;
     case FUSE_OPEN:
     case FUSE_OPENDIR:
         return put_open(answer, &body->open) ? (Py_ssize_t)sizeof(body->open) : -1;
@@ -321,8 +322,7 @@ static int is_answered_already(const struct request *request) {
     return 0;
 }
 
-static int ask_handler(int fd, struct request *request, PyObject *handler,
-                       amend_function *amend) {
+static int ask_handler(int fd, struct request *request, PyObject *handler, amend_function *amend) {
     PyObject *arguments = arguments_of(request);
     if (arguments == NULL) { /* not as expected, or no memory: libfuse is to say what is wrong */
         PyErr_Clear();

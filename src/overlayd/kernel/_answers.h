@@ -25,8 +25,8 @@ int answer_request(int fd, const char *message, size_t size, amend_function *ame
 /* Send the reply to the request that the kernel calls `unique`: an errno, or a body. */
 void send_reply(int fd, uint64_t unique, int error, const void *body, size_t size);
 
-/* Have requests answered by `by_opcode` from now on, a dict; `type` is that of callers, a tuple; `note`
- * is called with what _moves.h has answered. -1 with an exception. */
+/* Have requests answered by `by_opcode` from now on, a dict; `type` is that of callers, a tuple;
+ * `note` is called with what _moves.h has answered. -1 with an exception. */
 int have_answered(PyObject *by_opcode, PyTypeObject *type, PyObject *note);
 
 /* Call `note` now, if there is anything to be told; of files that are open only if asked to. */

@@ -3,8 +3,8 @@
  * One move belongs to one request. The event loop makes it. Then it is looked for by that loop
  * (`expected`), or it waits for a thread (`ready`, or `waiting` where its device has its share of
  * them), and once it is answered it is `done`, until the event loop comes to take note of it: only
- * there is what keeps a descriptor open let go of, for that is Python's. The kernel releases no file
- * before it has the answers to all it asked of it, so that none is kept for longer by this.
+ * there is what keeps a descriptor open let go of, for that is Python's. The kernel releases no
+ * file before it has the answers to all it asked of it, so that none is kept for longer by this.
  *
  * What Python said of a handle is its source, and kept until the handle is released.
  */
@@ -26,10 +26,10 @@
 
 #define EXPECTED_NS 250000 /* for so long something is looked for */
 #define MOST_EXPECTED 64
-#define MOST_LATE 8        /* a device that is late so often is tried with every 256th move */
-#define LITTLE 32768       /* bytes; more is not copied in vain, nor at all where that can be */
+#define MOST_LATE 8  /* a device that is late so often is tried with every 256th move */
+#define LITTLE 32768 /* bytes; more is not copied in vain, nor at all where that can be */
 #define BUCKETS 4096
-#define CACHESTAT 451      /* the number of the system call, since Linux 6.5 */
+#define CACHESTAT 451 /* the number of the system call, since Linux 6.5 */
 
 struct source {
     struct source *next; /* in its bucket, or among those that are gone */
@@ -37,13 +37,13 @@ struct source {
     int file, how;
     PyObject *keeper; /* of the descriptor */
     unsigned long long device;
-    unsigned users; /* moves; and one while it is known */
+    unsigned users;                  /* moves; and one while it is known */
     unsigned long long times, bytes; /* that have not been told */
 };
 
 struct move {
     struct job job;
-    struct move *older, *newer;  /* among all that have not ended */
+    struct move *older, *newer; /* among all that have not ended */
     unsigned long long number;
     uint64_t unique, offset;
     uint32_t opcode, size;
@@ -118,7 +118,9 @@ static ssize_t read_now(const struct move *move, struct room *room) {
 }
 
 static ssize_t sync_file(const struct move *move) {
-    return (move->data_only ? fdatasync(move->source->file) : fsync(move->source->file)) == 0 ? 0 : -errno;
+    return (move->data_only ? fdatasync(move->source->file) : fsync(move->source->file)) == 0
+               ? 0
+               : -errno;
 }
 
 static void answer(struct move *move, ssize_t result, const struct room *room) {
@@ -138,12 +140,23 @@ static void end(struct move *move) {
     pthread_mutex_unlock(&lock);
 }
 
-/* The same by splice(2), which may wait; 0 where that cannot be done. */
-static int answer_by_pipe(struct move *move, struct pipe *pipe) {
-    int is_sent = 1;
-    if (!may_splice || !gather(pipe, move->unique, move->source->file, (off_t)move->offset, move->size))
+/* How many of the bytes that are asked for the file has, as far as that is known beforehand. */
+static size_t bytes_there(const struct move *move) {
+    struct stat status;
+    if (fstat(move->source->file, &status) != 0 || (uint64_t)status.st_size <= move->offset)
         return 0;
-    move->result = move->size;
+    uint64_t rest = (uint64_t)status.st_size - move->offset;
+    return rest < move->size ? (size_t)rest : move->size;
+}
+
+/* The same as `answer` with `size` bytes of the file by splice(2), which may wait for them; 0 where
+ * that cannot be done. */
+static int answer_by_pipe(struct move *move, size_t size, struct pipe *pipe) {
+    int is_sent = 1;
+    if (size == 0 || !may_splice ||
+        !gather(pipe, move->unique, move->source->file, (off_t)move->offset, size))
+        return 0;
+    move->result = (ssize_t)size;
     pthread_rwlock_rdlock(&session_lock);
     if (session >= 0)
         is_sent = send_gathered(pipe, session);
@@ -151,21 +164,26 @@ static int answer_by_pipe(struct move *move, struct pipe *pipe) {
     return is_sent;
 }
 
-/* Whether nothing of it has to be waited for, unless it is on its way just now. */
-static int is_in_cache(const struct move *move) {
-    uint64_t range[2] = {move->offset, move->size};
+/* Whether none of `size` bytes has to be waited for, unless it is on its way just now. */
+static int are_in_cache(const struct move *move, size_t size) {
+    uint64_t range[2] = {move->offset, size};
     uint64_t counts[5] = {0}; /* struct cachestat; the first is of the pages that are there */
-    if (syscall(CACHESTAT, move->source->file, range, counts, 0) != 0)
-        return 0;
     size_t page = page_size();
-    return counts[0] >= (move->offset % page + move->size + page - 1) / page;
+    return syscall(CACHESTAT, move->source->file, range, counts, 0) == 0 &&
+           counts[0] >= (move->offset % page + size + page - 1) / page;
+}
+
+/* Answered without a copy, where all of it is in the cache. */
+static int answer_from_cache(struct move *move) {
+    size_t size = bytes_there(move);
+    return size > LITTLE && are_in_cache(move, size) && answer_by_pipe(move, size, &near.pipe);
 }
 
 static void read_patiently(struct move *move, struct room *room) {
     if (move->source->how == HOW_CACHED && move->size > LITTLE) {
         /* All of it at once, not as much as the host reads ahead by itself. */
         posix_fadvise(move->source->file, (off_t)move->offset, move->size, POSIX_FADV_WILLNEED);
-        if (answer_by_pipe(move, &room->pipe))
+        if (answer_by_pipe(move, bytes_there(move), &room->pipe))
             return;
     }
     answer(move, has_room(room, move->size) ? read_all(move, room->memory, 0) : -ENOMEM, room);
@@ -291,7 +309,7 @@ static void read_file(struct move *move) {
         return;
     }
     PyThreadState *state = move->size > LITTLE ? PyEval_SaveThread() : NULL;
-    if (move->size > LITTLE && is_in_cache(move) && answer_by_pipe(move, &near.pipe))
+    if (move->size > LITTLE && answer_from_cache(move))
         result = move->result;
     else if ((result = read_now(move, &near)) != -EAGAIN)
         answer(move, result, &near);
@@ -321,8 +339,7 @@ static void take_request(struct move *move, const struct fuse_in_header *header,
     }
 }
 
-static int begin(const struct fuse_in_header *header, const void *argument,
-                 struct source *source) {
+static int begin(const struct fuse_in_header *header, const void *argument, struct source *source) {
     struct move *move = calloc(1, sizeof(*move));
     if (move == NULL)
         return -1;
@@ -441,7 +458,8 @@ void begin_moves(int descriptor, int polls) {
     session = descriptor;
     pthread_rwlock_unlock(&session_lock);
     may_expect = polls;
-    may_splice = fstat(descriptor, &status) == 0 && S_ISCHR(status.st_mode); /* a socket cuts it up */
+    may_splice =
+        fstat(descriptor, &status) == 0 && S_ISCHR(status.st_mode); /* a socket cuts it up */
     expected_count = 0;
 }
 

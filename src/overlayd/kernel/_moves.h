@@ -1,12 +1,12 @@
 /* What is read from open files, and brought to the disk, without Python.
  *
  * Python decides: a handler says which descriptor a request is about and whether it may have to
- * wait. The bytes then go from there to the kernel in C, and the reply goes out from the thread that
- * has them: no interpreter is needed for it, nor a task that hears of it.
+ * wait. The bytes then go from there to the kernel in C, and the reply goes out from the thread
+ * that has them: no interpreter is needed for it, nor a task that hears of it.
  *
- * What is in the page cache is answered at once. A little that is not is looked for again and again,
- * for a moment, while no other request comes: a fast disk brings it sooner than a thread wakes up.
- * All else is for threads, as many for one device at once as would leave others theirs.
+ * What is in the page cache is answered at once. A little that is not is looked for again and
+ * again, for a moment, while no other request comes: a fast disk brings it sooner than a thread
+ * wakes up. All else is for threads, as many for one device at once as would leave others theirs.
  */
 
 #ifndef OVERLAYD_MOVES_H
@@ -26,8 +26,8 @@ void end_moves(void);
 
 /* Do what READ, FSYNC or FSYNCDIR asks in `header` and `argument`, which has the size for that
  * opcode, with the descriptor in `source`: a tuple of that, of an object that keeps it open, of
- * the number of its device, and of how it may be read (HOW_…). Further reads through the same handle
- * go by it, too. -1 with an exception where `source` is nothing of that kind. */
+ * the number of its device, and of how it may be read (HOW_…). Further reads through the same
+ * handle go by it, too. -1 with an exception where `source` is nothing of that kind. */
 int move(const struct fuse_in_header *header, const void *argument, PyObject *source);
 
 /* Do what READ asks where that is known of its handle; else 0. */
@@ -41,9 +41,10 @@ enum { HOW_CACHED, HOW_IN_MEMORY, HOW_SLOW };
 /* Answer what is there by now; whether anything is still looked for. Needs no interpreter. */
 int look_again(void);
 
-/* A list of (opcode, handle, times, result) of what was answered and has not been told yet: bytes or
- * a negative errno, and how often that was asked for without a handler's being called. Of open files
- * only with `all`. NULL without an exception where there is nothing, with one where there is no memory. */
+/* A list of (opcode, handle, times, result) of what was answered and has not been told yet: bytes
+ * or a negative errno, and how often that was asked for without a handler's being called. Of open
+ * files only with `all`. NULL without an exception where there is nothing, with one where there is
+ * no memory. */
 PyObject *moved(int all);
 
 /* How many moves were begun so far, and whether all of the first `count` of them have ended. */

@@ -58,8 +58,7 @@ static int fill(struct pipe *pipe, const struct fuse_out_header *header, int fil
 }
 
 int gather(struct pipe *pipe, uint64_t unique, int file, off_t offset, size_t size) {
-    struct fuse_out_header header = {.unique = unique,
-                                     .len = (uint32_t)(sizeof(header) + size)};
+    struct fuse_out_header header = {.unique = unique, .len = (uint32_t)(sizeof(header) + size)};
     if (!has_capacity(pipe, offset, size))
         return 0;
     int is_whole = fill(pipe, &header, file, offset, size);
@@ -72,7 +71,8 @@ int gather(struct pipe *pipe, uint64_t unique, int file, off_t offset, size_t si
 
 int send_gathered(struct pipe *pipe, int session) {
     ssize_t sent;
-    while ((sent = splice(pipe->ends[0], NULL, session, NULL, pipe->filled, 0)) < 0 && errno == EINTR)
+    while ((sent = splice(pipe->ends[0], NULL, session, NULL, pipe->filled, 0)) < 0 &&
+           errno == EINTR)
         continue;
     int is_sent = sent == (ssize_t)pipe->filled || (sent < 0 && errno == ENOENT);
     if (sent != (ssize_t)pipe->filled)

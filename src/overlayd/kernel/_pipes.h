@@ -15,9 +15,9 @@ struct pipe {
     int is_refused;
 };
 
-/* Have the reply to the request that the kernel calls `unique` in the pipe: `size` bytes at `offset` of
- * `file`, which may be waited for. Whether it is; not where there can be no pipe of that size, or the
- * file ends before. */
+/* Have the reply to the request that the kernel calls `unique` in the pipe: `size` bytes at
+ * `offset` of `file`, which may be waited for. Whether it is; not where there can be no pipe of
+ * that size, or the file ends before. */
 int gather(struct pipe *pipe, uint64_t unique, int file, off_t offset, size_t size);
 
 /* Send what was gathered last. Whether it arrived, or nobody is left to be told. */

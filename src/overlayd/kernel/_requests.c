@@ -1,7 +1,7 @@
 /* The arguments of handlers, taken from what the kernel has sent: see _requests.h.
  *
- * `linux/fuse.h` is the reference; the kernel puts a NUL behind each name, which is looked for all the
- * same.
+ * `linux/fuse.h` is the reference; the kernel puts a NUL behind each name, which is looked for all
+ * the same.
  */
 
 #include "_requests.h"
@@ -108,19 +108,19 @@ static PyObject *on_setattr(struct request *request) {
     if ((in.valid & FATTR_ATIME_NOW && !(in.valid & FATTR_ATIME)) ||
         (in.valid & FATTR_MTIME_NOW && !(in.valid & FATTR_MTIME)))
         return NULL; /* no kernel asks so: it says what time it is */
-    return Py_BuildValue("(K(NNNNNN)ONN)", request->header.nodeid,
-                         optional(in.valid & FATTR_MODE, in.mode),
-                         optional(in.valid & FATTR_UID, in.uid),
-                         optional(in.valid & FATTR_GID, in.gid),
-                         optional(in.valid & FATTR_SIZE, in.size),
-                         optional_time(in.valid & FATTR_ATIME, in.atime, in.atimensec),
-                         optional_time(in.valid & FATTR_MTIME, in.mtime, in.mtimensec), Py_None,
-                         optional(in.valid & FATTR_FH, in.fh), caller_of(&request->header));
+    return Py_BuildValue(
+        "(K(NNNNNN)ONN)", request->header.nodeid, optional(in.valid & FATTR_MODE, in.mode),
+        optional(in.valid & FATTR_UID, in.uid), optional(in.valid & FATTR_GID, in.gid),
+        optional(in.valid & FATTR_SIZE, in.size),
+        optional_time(in.valid & FATTR_ATIME, in.atime, in.atimensec),
+        optional_time(in.valid & FATTR_MTIME, in.mtime, in.mtimensec), Py_None,
+        optional(in.valid & FATTR_FH, in.fh), caller_of(&request->header));
 }
 
 static PyObject *on_read(struct request *request) {
     struct fuse_read_in in;
-    return take(request, &in, sizeof(in)) ? Py_BuildValue("(KKI)", in.fh, in.offset, in.size) : NULL;
+    return take(request, &in, sizeof(in)) ? Py_BuildValue("(KKI)", in.fh, in.offset, in.size)
+                                          : NULL;
 }
 
 static PyObject *on_fsync(struct request *request) {

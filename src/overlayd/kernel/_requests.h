@@ -18,8 +18,8 @@ struct request {
 /* Whether there is a whole header in `message`, which `request` then refers to. */
 int is_request(struct request *request, const char *message, size_t size);
 
-/* What pyfuse3 would call the handler with, new, but for the caller; NULL where the message is not as
- * expected, with an exception or without. */
+/* What pyfuse3 would call the handler with, new, but for the caller; NULL where the message is not
+ * as expected, with an exception or without. */
 PyObject *arguments_of(struct request *request);
 
 /* The type of callers, a tuple of user, group and process. */

@@ -43,8 +43,8 @@ void give_device_back(struct device *device);
 /* Called in a thread with a job and memory of that thread's. */
 typedef void job_function(struct job *job, struct room *room);
 
-/* Have a thread call `function` for `job`, now or once its device has one to spare. 0 where there are
- * no more threads to be had. */
+/* Have a thread call `function` for `job`, now or once its device has one to spare. 0 where there
+ * are no more threads to be had. */
 int have_done(struct job *job, job_function *function);
 
 #endif

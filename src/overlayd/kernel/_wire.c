@@ -60,13 +60,13 @@ static size_t amendment_count;
 static uint64_t wanted, offered, granted; /* INIT flags, the second word of them above 32 bits */
 static uint32_t stack_depth;
 static unsigned long long answered; /* requests that libfuse did not see */
-static unsigned long long amended; /* replies to OPEN, OPENDIR and CREATE */
+static unsigned long long amended;  /* replies to OPEN, OPENDIR and CREATE */
 static int clears_set_id; /* whether the last request is a write that set-id bits do not survive */
 static int session_fd = -1;
 
-static int answers;             /* whether the read hook has requests answered */
+static int answers;              /* whether the read hook has requests answered */
 static long long patience, turn; /* nanoseconds, for the read that comes next */
-static int found_nothing;       /* whether the last one did not find any */
+static int found_nothing;        /* whether the last one did not find any */
 static const char *trouble = "nothing is mounted";
 
 /* -- the tables ------------------------------------------------------------------------------- */
@@ -157,15 +157,14 @@ static ssize_t read_soon(int fd, void *buffer, size_t size) {
     errno = error;
     if (got >= 0 || error != EAGAIN || (patience == 0 && !expects))
         return got;
-    Py_BEGIN_ALLOW_THREADS
-    long long end = nanoseconds() + patience;
-    while ((got = read(fd, buffer, size)) < 0 && errno == EAGAIN && (expects || nanoseconds() < end)) {
+    Py_BEGIN_ALLOW_THREADS long long end = nanoseconds() + patience;
+    while ((got = read(fd, buffer, size)) < 0 && errno == EAGAIN &&
+           (expects || nanoseconds() < end)) {
         relax();
         if (expects && !(expects = look_again())) /* who has waited for it will ask for more */
             end = nanoseconds() + patience;
     }
-    Py_END_ALLOW_THREADS
-    return got;
+    Py_END_ALLOW_THREADS return got;
 }
 
 static void amend_ours(uint32_t opcode, char *reply, size_t size);
@@ -384,10 +383,8 @@ static PyObject *py_answer_with(PyObject *module, PyObject *arguments) {
 static PyObject *py_end_moves(PyObject *module, PyObject *arguments) {
     (void)module, (void)arguments;
     answers = 0;
-    Py_BEGIN_ALLOW_THREADS
-    end_moves();
-    Py_END_ALLOW_THREADS
-    tell_moved(0);
+    Py_BEGIN_ALLOW_THREADS end_moves();
+    Py_END_ALLOW_THREADS tell_moved(0);
     Py_RETURN_NONE;
 }
 
@@ -446,7 +443,8 @@ static PyObject *py_found_nothing(PyObject *module, PyObject *arguments) {
 static PyMethodDef methods[] = {
     {"answer_with", py_answer_with, METH_VARARGS,
      "answer_with({opcode: handler}, caller, take_note, polls) -> bool"},
-    {"note_moves", py_note_moves, METH_NOARGS, "call take_note([(opcode, handle, times, result), ...])"},
+    {"note_moves", py_note_moves, METH_NOARGS,
+     "call take_note([(opcode, handle, times, result), ...])"},
     {"moves_begun", py_moves_begun, METH_NOARGS, "moves_begun() -> how many"},
     {"have_ended", py_have_ended, METH_VARARGS, "have_ended(count) -> bool, of the first moves"},
     {"end_moves", py_end_moves, METH_NOARGS, "before the session ends"},
@@ -457,13 +455,14 @@ static PyMethodDef methods[] = {
     {"found_nothing", py_found_nothing, METH_NOARGS, "found_nothing() -> bool, of the last read"},
     {"want", py_want, METH_VARARGS, "want(init_flags, stack_depth), before the mount"},
     {"amend_open", py_amend_open, METH_VARARGS, "amend_open(handle, flags, backing) -> bool"},
-    {"clears_set_id", py_clears_set_id, METH_NOARGS, "clears_set_id() -> bool, of the last request"},
+    {"clears_set_id", py_clears_set_id, METH_NOARGS,
+     "clears_set_id() -> bool, of the last request"},
     {"state", py_state, METH_NOARGS,
      "state() -> (trouble, session_fd, offered, granted, amended, answered)"},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_wire", .m_size = -1, .m_methods = methods};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_wire", .m_size = -1,
+                                        .m_methods = methods};
 
 PyMODINIT_FUNC PyInit__wire(void) { return PyModule_Create(&definition); }
