@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,7 @@ T = TypeVar("T")
 
 _CLONE_NEWNS = 0x20000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
+_FUSE = os.makedev(10, 229)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = [*(ctypes.c_char_p,) * 3, ctypes.c_ulong, ctypes.c_char_p]
@@ -25,9 +27,14 @@ def in_private_mounts(function: Callable[[], T], *, seconds: float = 60) -> T:
 
 
 def _apart(function: Callable[[], T]) -> T:
+    set_apart()
+    return function()
+
+
+def set_apart() -> None:
+    """From now on this thread, and what it starts, mounts where nobody else sees it."""
     _check(_libc.unshare(_CLONE_NEWNS))
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
-    return function()
 
 
 def bind(source: Path, target: Path) -> None:
@@ -50,6 +57,14 @@ def mount_overlay(target: Path, lower: Path, upper: Path, work: Path, options: s
     target.mkdir(exist_ok=True)
     settings = f"lowerdir={lower},upperdir={upper},workdir={work}{options}"
     _check(_libc.mount(b"overlay", bytes(target), b"overlay", 0, settings.encode()))
+
+
+def open_fuse_device(place: Path) -> None:
+    """Put a device that everybody may open over /dev/fuse, as udev makes it; it lies in PLACE."""
+    mount_tmpfs(place)
+    os.mknod(place / "fuse", stat.S_IFCHR | 0o666, _FUSE)
+    (place / "fuse").chmod(0o666)
+    _check(_libc.mount(bytes(place / "fuse"), b"/dev/fuse", None, _MS_BIND, None))
 
 
 def _check(result: int) -> None:
