@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from support.mounting import DATA_WAY
+from support.processes import DATA_WAY
 
 # Examples that touch a real file system take as long as the machine lets them.
 settings.register_profile("overlayd", deadline=None)
