@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from aliases.private_mounts import set_apart
 from support.processes import DATA_WAY
 
 # Examples that touch a real file system take as long as the machine lets them.
@@ -23,6 +24,16 @@ for _number, _handler in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the mounts of tests that run side by side apart.
+
+    A copy of a mount in another test's mount namespace would hold up the end of its daemon, and
+    mounts that come and go wake every daemon that watches the host.
+    """
+    if hasattr(config, "workerinput") and os.geteuid() == 0:
+        set_apart()
 
 
 @pytest.fixture(params=["auto", "off"])

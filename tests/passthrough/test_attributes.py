@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from coherence.counted import CountedMount, counted
 from passthrough.mounts import LARGE, status, told
 from support.live import daemon_of
 from support.planting import plant
 from support.processes import in_child, wait_until
+
+pytestmark = pytest.mark.alone
 
 LONG_AGO = 1_000_000_000 * 10**9
 SOON = 1.0
