@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from aliases.private_mounts import set_apart
+from aliases.private_mounts import let_go_of_copies, set_apart
 from support.processes import DATA_WAY
 
 # Examples that touch a real file system take as long as the machine lets them.
@@ -34,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if hasattr(config, "workerinput") and os.geteuid() == 0:
         set_apart()
+        let_go_of_copies()
 
 
 @pytest.fixture(params=["auto", "off"])

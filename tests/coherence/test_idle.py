@@ -63,7 +63,7 @@ def know_everything(top: Path) -> None:
 
 def test_a_warm_daemon_does_nothing_for_two_seconds(tmp_path: Path) -> None:
     """Among mounts of its own, because others that come and go on the machine wake a daemon."""
-    in_private_mounts(lambda: _two_idle_seconds(tmp_path))
+    in_private_mounts(lambda: _two_idle_seconds(tmp_path), bare=True)
 
 
 def _two_idle_seconds(tmp_path: Path) -> None:
