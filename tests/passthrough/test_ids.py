@@ -69,7 +69,7 @@ def test_a_thousand_files_at_once(tmp_path: Path, room: None, way: str) -> None:
 
 TIMES = 100_000
 GUESTS = 4
-MOST_KIB = 4096
+MOST_KIB = 1024
 """One object for each open, however small, would take more."""
 
 OPENER = """
