@@ -8,6 +8,11 @@ INSTALLED := $(VENV)/.installed
 PACKAGES := build/.packages
 FOR_BENCH := $(VENV)/.bench
 
+# How many modules of tests `make test` runs at a time, but for what must be alone; in their order, as
+# the last ones take no time.
+WORKERS := 2
+SIDE_BY_SIDE = --numprocesses '$(WORKERS)' --dist loadfile --no-loadscope-reorder
+
 SECONDS := 3600
 BENCH := default
 ONLY :=
@@ -22,7 +27,7 @@ help:
 	@echo "make install    program, man pages, completions, units below PREFIX=/usr/local (DESTDIR=)"
 	@echo "make uninstall  take that away again"
 	@echo "make demo       show the main job on real input: before, after, under a real wasmtime"
-	@echo "make test       run every test (root and /dev/fuse needed)"
+	@echo "make test       run every test (root and /dev/fuse needed; WORKERS=2 at a time)"
 	@echo "make soak       mixed load for SECONDS=3600, and whether anything grew (root needed)"
 	@echo "make bench      overlayd beside bindfs and others; docs/performance.md (BENCH=quick|full, ONLY=)"
 	@echo "make check      format, lint and type checks, then the tests"
@@ -36,8 +41,13 @@ install uninstall:
 demo: $(INSTALLED)
 	$(BIN)/python demo/run.py
 
+# Whatever comes of the first part, the second is run; but not after ^C.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	@status=0; \
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not alone' || status=$$?; \
+	test $$status -le 1 || exit $$status; \
+	$(BIN)/python -m pytest -m alone || status=$$?; \
+	exit $$status
 
 soak: $(INSTALLED)
 	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS)

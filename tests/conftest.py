@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from support.mounting import DATA_WAY
+from aliases.private_mounts import let_go_of_copies, set_apart
+from support.processes import DATA_WAY
 
 # Examples that touch a real file system take as long as the machine lets them.
 settings.register_profile("overlayd", deadline=None)
@@ -23,6 +24,17 @@ for _number, _handler in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the mounts of tests that run side by side apart.
+
+    A copy of a mount in another test's mount namespace would hold up the end of its daemon, and
+    mounts that come and go wake every daemon that watches the host.
+    """
+    if hasattr(config, "workerinput") and os.geteuid() == 0:
+        set_apart()
+        let_go_of_copies()
 
 
 @pytest.fixture(params=["auto", "off"])

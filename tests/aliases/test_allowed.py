@@ -20,6 +20,8 @@ from aliases.snapshot import changes, snapshot
 from support.mounting import mounted
 from support.processes import NOBODY, User, in_child, outcome
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 ROOT = User(0, 0)
 USERS = pytest.mark.parametrize("user", [NOBODY, ROOT], ids=["owner", "root"])
 ORDERS = pytest.mark.parametrize("backwards", [False, True], ids=["", "backwards"])

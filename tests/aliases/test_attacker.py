@@ -20,7 +20,9 @@ from aliases.snapshot import changes, snapshot
 from support.mounting import mounted
 from support.processes import NOBODY, User
 
-SECONDS = float(os.environ.get("OVERLAYD_ATTACK_SECONDS", "5"))
+pytestmark = [pytest.mark.usefixtures("data_way"), pytest.mark.alone]
+
+SECONDS = float(os.environ.get("OVERLAYD_ATTACK_SECONDS", "3"))
 FORK = multiprocessing.get_context("fork")
 ROLES = ("host", "host", "guest", "guest", "guest", "writer", "writer", "writer", "writer")
 

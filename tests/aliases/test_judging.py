@@ -162,6 +162,7 @@ def _move_file_system(place: Path) -> None:
     assert not guest.may_change("/w/t/w/d")
 
 
+@pytest.mark.usefixtures("data_way")
 def test_overlayfs_over_two_file_systems(open_path: Path) -> None:
     _in_private(_change_on_overlayfs, open_path)
 

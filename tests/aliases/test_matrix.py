@@ -20,6 +20,8 @@ from aliases.snapshot import changes, snapshot
 from support.mounting import mounted
 from support.processes import NOBODY, User, in_child, outcome
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 Attempt = tuple[str, Callable[[], None], tuple[str, ...]]
 """An operation, and the errors that are right for it."""
 

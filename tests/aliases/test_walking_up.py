@@ -412,7 +412,7 @@ def costs(place: Path, count: int) -> dict[str, int]:
         return cost_of_changes(place, count)
 
     # Of their own: whatever is mounted on this machine meanwhile makes the next call look again.
-    return in_private_mounts(measured)
+    return in_private_mounts(measured, bare=True)
 
 
 def test_a_judgement_costs_the_same_with_a_thousand_read_only_sources(tmp_path: Path) -> None:
@@ -433,5 +433,5 @@ def test_the_same_where_something_is_mounted_twice(open_path: Path) -> None:
             found.append(cost_of_changes(open_path / str(count), count))
         return found[0], found[1]
 
-    few, many = in_private_mounts(measured)
+    few, many = in_private_mounts(measured, bare=True)
     assert many == few

@@ -7,12 +7,16 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from aliases.private_mounts import in_private_mounts
 from coherence.counted import PAUSE, counted
 from support.live import daemon_of
 from support.mounting import mounted
 from support.planting import plant
 from support.processes import in_child, ticks_of, wait_until
+
+pytestmark = [pytest.mark.usefixtures("data_way"), pytest.mark.alone]
 
 ENTRIES = tuple(f"dir{number}/file=content" for number in range(20))
 
@@ -59,7 +63,7 @@ def know_everything(top: Path) -> None:
 
 def test_a_warm_daemon_does_nothing_for_two_seconds(tmp_path: Path) -> None:
     """Among mounts of its own, because others that come and go on the machine wake a daemon."""
-    in_private_mounts(lambda: _two_idle_seconds(tmp_path))
+    in_private_mounts(lambda: _two_idle_seconds(tmp_path), bare=True)
 
 
 def _two_idle_seconds(tmp_path: Path) -> None:

@@ -11,9 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from support.mounting import mounted
 from support.planting import plant
 from support.processes import in_child
+
+pytestmark = pytest.mark.alone
 
 TURNS = 12
 LIMIT = 2.0

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from coherence.matrix import Matrix, by_source, sample
 from support.live import daemon_of, make_dirs
 from support.mounting import mounted
 from support.processes import in_child, stopped
+
+pytestmark = pytest.mark.usefixtures("data_way")
 
 LIMIT = 5.0
 """Seconds, from when the daemon goes on: it has all those events to read first."""

@@ -18,7 +18,7 @@ from coherence.counted import PAUSE, CountedMount, counted
 from support.planting import plant
 from support.processes import in_child
 
-pytestmark = pytest.mark.usefixtures("data_way")
+pytestmark = [pytest.mark.usefixtures("data_way"), pytest.mark.alone]
 
 PLANTED = ("file=file", "other=other", "link->file", "sub/file=in sub", "away/")
 

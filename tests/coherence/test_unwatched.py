@@ -14,6 +14,8 @@ from support.live import make_dirs
 from support.mounting import mounted
 from support.processes import in_child
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 LIMIT = 2.0
 """Seconds; one is promised."""
 

@@ -18,6 +18,8 @@ from coherence.counted import PAUSE, CountedMount, counted, only
 from support.planting import plant
 from support.processes import in_child, outcome
 
+pytestmark = pytest.mark.alone
+
 PATIENCE = 1.5
 """Seconds; no cache that goes by the clock lasts so long."""
 
@@ -99,6 +101,7 @@ def asked_again(mount: CountedMount, files: list[str]) -> dict[str, dict[str, in
     }
 
 
+@pytest.mark.usefixtures("data_way")
 def test_the_second_time(mount: CountedMount, files: list[str]) -> None:
     nothing: dict[str, dict[str, int]] = {name: {} for name in USES}
     for _ in range(ATTEMPTS):
@@ -164,6 +167,7 @@ def second_run(mount: CountedMount, program: Callable[[], str]) -> Counter[str]:
     return requests
 
 
+@pytest.mark.usefixtures("data_way")
 def test_the_second_git_status(tmp_path: Path, files: list[str]) -> None:
     source = plant(tmp_path / "source", *(f"{name}={name}" for name in files))
     for name in files:  # long before the index is written: git looks again at what is as new
@@ -182,6 +186,7 @@ def test_the_second_git_status(tmp_path: Path, files: list[str]) -> None:
     assert not besides_listings(requests, "access")
 
 
+@pytest.mark.usefixtures("data_way")
 def test_the_second_interpreter_start(tmp_path: Path) -> None:
     library = sysconfig.get_path("stdlib")
     version = Path(library).name

@@ -11,6 +11,9 @@ import pytest
 from conformance.environments import Worker, kernel_tree, overlayd_tree, started
 from conformance.layout import NESTED_WITH_ALIASES, ONE_PREOPEN, Layout
 
+THROUGH_THE_DAEMON = ("--passthrough", "off")
+"""Of what each kind of behaviour runs on, a part: data passes the daemon by in the others."""
+
 Environments = Callable[[str], Worker]
 
 
@@ -34,13 +37,18 @@ def _start(stack: ExitStack, name: str, place: Path) -> Worker:
         return stack.enter_context(started(place))
     layouts: dict[str, tuple[Layout, tuple[str, ...]]] = {
         "one preopen": (ONE_PREOPEN, ()),
-        "one preopen, all users": (ONE_PREOPEN, ("--allow-other",)),
+        "one preopen, all users": (ONE_PREOPEN, ("--allow-other", *THROUGH_THE_DAEMON)),
         "nested preopens": (NESTED_WITH_ALIASES, ()),
         "nested preopens, uncached": (
             NESTED_WITH_ALIASES,
-            ("--cache", "none", "--passthrough", "off"),
+            ("--cache", "none", *THROUGH_THE_DAEMON),
         ),
         "nested preopens, all users": (NESTED_WITH_ALIASES, ("--allow-other",)),
+        "nested preopens, through the daemon": (NESTED_WITH_ALIASES, THROUGH_THE_DAEMON),
+        "nested preopens, all users, through the daemon": (
+            NESTED_WITH_ALIASES,
+            ("--allow-other", *THROUGH_THE_DAEMON),
+        ),
     }
     if name in layouts:
         layout, options = layouts[name]

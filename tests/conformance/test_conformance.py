@@ -22,19 +22,33 @@ SIDES = {
     "nested preopens": "overlayd",
     "nested preopens, uncached": "overlayd",
     "nested preopens, all users": "overlayd",
+    "nested preopens, through the daemon": "overlayd",
+    "nested preopens, all users, through the daemon": "overlayd",
     "nested bind mounts": "kernel",
     "nested bind mounts, chroot": "kernel",
 }
 
 OFFERED = {
-    "nothing": [place for place in SIDES if not place.endswith("chroot")],
+    "nothing": [
+        *("plain directory", "one preopen", "one preopen, all users", "nested preopens"),
+        *("nested preopens, uncached", "nested preopens, all users", "nested bind mounts"),
+    ],
     "users": [
         *("plain directory", "one preopen, all users", "nested preopens, all users"),
         "nested bind mounts",
     ],
-    "layout": ["nested preopens", "nested preopens, uncached", "nested bind mounts"],
-    "layout of all users": ["nested preopens, all users", "nested bind mounts"],
-    "links": ["nested preopens", "nested preopens, uncached", "nested bind mounts, chroot"],
+    "layout": [
+        *("nested preopens", "nested preopens, through the daemon", "nested preopens, uncached"),
+        "nested bind mounts",
+    ],
+    "layout of all users": [
+        *("nested preopens, all users", "nested preopens, all users, through the daemon"),
+        "nested bind mounts",
+    ],
+    "links": [
+        *("nested preopens", "nested preopens, through the daemon", "nested preopens, uncached"),
+        "nested bind mounts, chroot",
+    ],
 }
 
 RUNS = [

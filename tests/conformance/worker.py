@@ -14,11 +14,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from conformance.case import Case, libc_call
+from aliases.private_mounts import let_go_of_copies
+from conformance.case import Case
 from conformance.catalogue import BEHAVIOURS
 from model.execution import run_sequence, walk_tree
-
-MNT_DETACH = 2
 
 
 def bind(host: str, place: str, read_only: bool) -> None:
@@ -27,25 +26,11 @@ def bind(host: str, place: str, read_only: bool) -> None:
         subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
 
 
-def let_go_of_other_mounts() -> None:
-    """Take FUSE mounts out of this new mount namespace, which got a copy of every mount.
-
-    As long as a copy is there the daemon behind it lives, and a test that unmounts it elsewhere
-    waits in vain.
-    """
-    with open("/proc/self/mountinfo", "rb") as lines:
-        fields = [line.split(b" - ") for line in lines]
-    for mount, file_system in fields:
-        if file_system.startswith(b"fuse"):
-            place = mount.split()[4].decode("unicode_escape").encode("latin-1")
-            libc_call("umount2", place, MNT_DETACH)
-
-
 def enter(configuration: dict[str, Any]) -> None:
     """Assemble the tree, where it is ours to assemble, and make it the current directory."""
     root = configuration["root"]
     if configuration["binds"]:
-        let_go_of_other_mounts()
+        let_go_of_copies()
     for host, guest, read_only in configuration["binds"]:
         bind(host, os.path.join(root, guest) if guest else root, read_only)
     os.chdir(root)

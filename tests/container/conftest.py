@@ -16,12 +16,14 @@ _SECONDS = 900
 """For a test, the image's building included: half a minute where the machine has nothing else."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give whichever test comes first the time to build the image."""
+    """Give whichever test comes first the time to build the image, and the machine."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.timeout(_SECONDS))
+            item.add_marker(pytest.mark.alone)
 
 
 def _why_not() -> str | None:

@@ -31,6 +31,7 @@ FAILS_WITHOUT = {
     "SETGID": {"a user reads", "a user creates"},
 }
 LISTED = compose()["overlayd"]["cap_add"]
+either_way = pytest.mark.parametrize("way", ["auto", "off"])
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +39,22 @@ def guest(built: tuple[Engine, str]) -> Iterator[Engine]:
     """A guest that sees one mount after another come and go."""
     engine, _ = built
     engine.clear()
-    project = engine.plant()
-    (project / "config/overlayd.toml").write_text('[[dir]]\nhost = "/srv/data"\nguest = "/"\n')
+    engine.plant()
     engine.start_guest()
     engine.shell("guest", "echo other:x:2000:2000::/:/bin/sh >> /etc/passwd")
     yield engine
     engine.clear()
 
 
-def failures(engine: Engine, without: set[str]) -> set[str]:
+def configure(engine: Engine, way: str) -> None:
+    """One preopen, whose data goes one WAY."""
+    settings = f'passthrough = "{way}"\n[[dir]]\nhost = "/srv/data"\nguest = "/"\n'
+    engine.box.view(engine.project / "config/overlayd.toml").write_text(settings)
+
+
+def failures(engine: Engine, without: set[str], way: str = "auto") -> set[str]:
     """The attempts that fail with a sidecar WITHOUT some of the listed capabilities."""
+    configure(engine, way)
     engine.box.podman("rm", "--force", "--ignore", "--time=30", "overlayd")
     plant_files(engine)
     engine.start_sidecar([(f"--cap-add={name}", "") for name in without])
@@ -69,13 +76,15 @@ def plant_files(engine: Engine) -> None:
     (data / "others").chmod(0o600)
 
 
-def test_with_all_of_them_everything_works(guest: Engine) -> None:
-    assert failures(guest, set()) == set()
+@either_way
+def test_with_all_of_them_everything_works(guest: Engine, way: str) -> None:
+    assert failures(guest, set(), way) == set()
 
 
+@either_way
 @pytest.mark.parametrize("capability", [name for name in LISTED if name != "SYS_ADMIN"])
-def test_what_fails_without_it(guest: Engine, capability: str) -> None:
-    assert failures(guest, {capability}) == FAILS_WITHOUT[capability]
+def test_what_fails_without_it(guest: Engine, capability: str, way: str) -> None:
+    assert failures(guest, {capability}, way) == FAILS_WITHOUT[capability]
 
 
 def test_sys_admin_alone_serves_a_guest_that_is_root(guest: Engine) -> None:
@@ -86,6 +95,7 @@ def test_sys_admin_alone_serves_a_guest_that_is_root(guest: Engine) -> None:
 
 def test_without_sys_admin_it_says_what_to_give(guest: Engine) -> None:
     guest.box.podman("rm", "--force", "--ignore", "--time=30", "overlayd")
+    configure(guest, "auto")
     guest.start_sidecar([("--cap-add=SYS_ADMIN", "")])
     assert guest.exit_status("overlayd") == 1
     (line,) = guest.log("overlayd").splitlines()

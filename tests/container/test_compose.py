@@ -20,7 +20,13 @@ STOPS_WITHIN = 20.0
 @pytest.fixture
 def running(engine: Engine) -> Engine:
     """Both services, the guest started when the sidecar was healthy."""
-    engine.plant()
+    return started(engine)
+
+
+def started(engine: Engine, settings: str = "") -> Engine:
+    """The same, with SETTINGS before what the file of settings has."""
+    config = engine.plant() / "config/overlayd.toml"
+    config.write_text(settings + config.read_text())
     engine.start_sidecar()
     engine.wait_healthy("overlayd")
     engine.start_guest()
@@ -48,13 +54,19 @@ def test_the_guest_starts_when_the_sidecar_is_healthy_and_not_before(engine: Eng
     ]
 
 
-def test_one_tree_with_masks_and_read_only(running: Engine) -> None:
+@pytest.mark.parametrize("way", ["auto", "off"])
+def test_one_tree_with_masks_and_read_only(engine: Engine, way: str) -> None:
+    running = started(engine, f'passthrough = "{way}"\n')
+    status = running.inside("overlayd", "overlayd", "status", "/shared/guest").stdout
+    assert ("through the daemon: switched off" in status) is (way == "off")
     assert running.shell("guest", "cat /shared/guest/lib/name") == "lib"
     assert "No such file" in running.shell("guest", "cat /shared/guest/lib/secret")
     for change in ("touch main", "echo x > lib/name", "rm lib/name", "mkdir new"):
         assert "Read-only file system" in running.shell("guest", f"cd /shared/guest; {change}")
     assert running.shell("guest", "echo kept > /shared/guest/data/file") == ""
     assert running.box.view(running.project / "data/file").read_text() == "kept\n"
+    script = "cd /shared/guest/data; head -c 300000 /dev/zero > large; wc -c < large; cmp large -"
+    assert running.shell("guest", f"head -c 300000 /dev/zero | ({script})") == "300000\n"
 
 
 def test_everybody_is_served_as_who_they_are(running: Engine) -> None:

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from support.counting import CountedMount
 from support.live import make_target
 from support.mounting import unmount
 from support.planting import plant
 from support.processes import in_child, wait_until
 from support.tree_load import DIRECTORIES, Worker
+
+pytestmark = pytest.mark.usefixtures("data_way")
 
 DESCRIPTORS = 256
 SIDE = 142

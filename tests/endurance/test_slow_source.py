@@ -19,8 +19,10 @@ from support.planting import plant
 from support.processes import has_ended, in_child, outcome
 from support.side_by_side import see_off, start
 
+pytestmark = pytest.mark.usefixtures("data_way")
+
 STUCK = 3600.0
-QUICK = 1.0
+QUICK = 4.0
 """Seconds; each takes about a millisecond, and far less than anything here waits for."""
 
 WAITERS = 20

@@ -12,6 +12,8 @@ from support.planting import plant
 from support.processes import in_child
 from support.tree_load import DIRECTORIES, collect, snapshot, start, unexpected
 
+pytestmark = [pytest.mark.usefixtures("data_way"), pytest.mark.alone]
+
 SECONDS = 2.0
 PROCESSES = 6
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from aliases.private_mounts import in_private_mounts
 from overlayd.cli.commands import cli
 from overlayd.core.overlay import Overlay
 from overlayd.host.locations import Locator
@@ -118,14 +119,21 @@ def test_one_directory_many_times_is_found_in_one_pass(hosts: Path) -> None:
     assert ratio < AT_MOST
 
 
+def cost_of_a_lookup(hosts: Path, count: int) -> int:
+    table = build_table(map(parse_preopen, entries(hosts, count)))
+    overlay = Overlay(table, open_sources(table))
+    first = overlay.names.lookup(1, b"a0").number
+    second = overlay.names.lookup(first, b"b").number
+    return steps_of(partial(overlay.names.lookup, second, b"c0"))
+
+
 def test_a_lookup_costs_the_same_among_many(hosts: Path) -> None:
-    costs = []
-    for count in (FEW, MANY):
-        table = build_table(map(parse_preopen, entries(hosts, count)))
-        overlay = Overlay(table, open_sources(table))
-        first = overlay.names.lookup(1, b"a0").number
-        second = overlay.names.lookup(first, b"b").number
-        costs.append(steps_of(partial(overlay.names.lookup, second, b"c0")))
+    """Among mounts of its own: whatever is mounted on this machine makes the next look again."""
+
+    def measured() -> list[int]:
+        return [cost_of_a_lookup(hosts, count) for count in (FEW, MANY)]
+
+    costs = in_private_mounts(measured, bare=True)
     assert costs[0] == costs[1]
 
 

@@ -94,8 +94,9 @@ def pair(tmp_path: Path, layout: Layout, cache: str) -> Iterator[Pair]:
         yield Pair(layout, kernel_base, kernel, overlayd_base, overlayd, settle)
 
 
+@pytest.mark.usefixtures("data_way")
 @pytest.mark.timeout(1200 if ASKED_FOR else 300)
-@pytest.mark.parametrize(("cache", "examples"), [("none", 200), ("coherent", 80)])
+@pytest.mark.parametrize(("cache", "examples"), [("none", 120), ("coherent", 50)])
 @pytest.mark.parametrize("layout", [NESTED, ROOTLESS], ids=["over a root", "without a root"])
 def test_sequences_agree(tmp_path: Path, layout: Layout, cache: str, examples: int) -> None:
     with pair(tmp_path, layout, cache) as both:

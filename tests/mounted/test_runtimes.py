@@ -123,6 +123,7 @@ def test_without_overlayd_one_path_has_two_answers(runtime: Runtime, tree: Tree)
     assert probe(runtime, apart(tree.overlapping), expected) == expected
 
 
+@pytest.mark.usefixtures("data_way")
 @every_runtime
 def test_every_way_of_reaching_a_path_gives_one_object(
     runtime: Runtime, tree: Tree, tmp_path: Path
@@ -150,6 +151,7 @@ def test_what_a_mount_point_covers_cannot_be_reached(
     assert answers == HANDLES | dict.fromkeys(MASKED, "error ENOENT")
 
 
+@pytest.mark.usefixtures("data_way")
 @every_runtime
 def test_what_is_written_one_way_is_read_every_other_way(
     runtime: Runtime, tree: Tree, tmp_path: Path
@@ -398,6 +400,7 @@ def test_without_overlayd_a_guest_leaves_node_by_a_link(tree: Tree) -> None:
     assert tree.read("planted") == "by-the-guest"
 
 
+@pytest.mark.usefixtures("data_way")
 @every_runtime
 def test_a_guest_cannot_leave_by_a_link(runtime: Runtime, tree: Tree, tmp_path: Path) -> None:
     with mounted(tmp_path, *merged(tree.overlapping)) as target:
@@ -445,6 +448,7 @@ def test_without_overlayd_the_newest_runtime_refuses(method: str, tree: Tree) ->
     assert tree.read("config/settings") == "as-configured"
 
 
+@pytest.mark.usefixtures("data_way")
 @every_method
 @every_runtime
 def test_a_read_only_file_gets_no_writable_name(
@@ -504,6 +508,7 @@ def test_without_overlayd_an_alias_is_writable(runtime: Runtime, alias: Alias, t
     assert tree.read("config/settings") == "EVILonfigured"
 
 
+@pytest.mark.usefixtures("data_way")
 @pytest.mark.usefixtures("hard_link")
 @every_alias
 @every_runtime
@@ -574,6 +579,7 @@ READ_ONLY_AS_SEEN = [
 ]
 
 
+@pytest.mark.usefixtures("data_way")
 @pytest.mark.parametrize(("runtime", "errors", "answer"), READ_ONLY_AS_SEEN)
 def test_every_change_to_a_read_only_preopen_is_refused(
     runtime: Runtime, errors: str, answer: str, tree: Tree, tmp_path: Path

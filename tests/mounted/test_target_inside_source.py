@@ -83,6 +83,7 @@ def assert_empty_and_read_only(place: Path, busy: str = "EBUSY") -> None:
 EVERYTHING = ["file", "run", "run/beside", "run/here", "run/here/target"]
 
 
+@pytest.mark.usefixtures("data_way")
 def test_target_inside_the_source_at_the_root(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     with mounted_at(source / "run/here/target", f"{source}::/") as top:
@@ -139,6 +140,7 @@ def test_target_inside_a_read_only_source(tmp_path: Path) -> None:
         assert_empty_and_read_only(top / "run/here/target", busy="EROFS")
 
 
+@pytest.mark.usefixtures("data_way")
 def test_mount_points_above_the_place_of_the_target(tmp_path: Path) -> None:
     """A mount point below the target's place: the table decides, not the daemon's own mount."""
     source, other = make_source(tmp_path / "source"), tmp_path / "other"
@@ -152,6 +154,7 @@ def test_mount_points_above_the_place_of_the_target(tmp_path: Path) -> None:
         assert tried(os.mkdir, deep.with_name("new")) == "EROFS"
 
 
+@pytest.mark.usefixtures("data_way")
 def test_target_masked_by_a_mount_point(tmp_path: Path) -> None:
     source, cover = make_source(tmp_path / "source"), make_source(tmp_path / "cover")
     with mounted_at(source / "run/here/target", f"{source}::/", f"{cover}::/run") as top:
@@ -159,6 +162,7 @@ def test_target_masked_by_a_mount_point(tmp_path: Path) -> None:
         in_child(lambda: (top / "run/run/here/target/new").write_text("no target here"))
 
 
+@pytest.mark.usefixtures("data_way")
 @pytest.mark.parametrize("guest", ["/", "/deep/below"])
 def test_target_is_the_source_itself(tmp_path: Path, guest: str) -> None:
     """Mounted over its own source: the source is what was there before."""
@@ -201,6 +205,7 @@ def _until_empty_mode(place: Path) -> None:
         pass
 
 
+@pytest.mark.usefixtures("data_way")
 def test_the_host_binds_part_of_the_target_into_a_source(tmp_path: Path) -> None:
     """Not the root of the mount but a directory inside it, and a file of it."""
     source = make_source(tmp_path / "source")
@@ -220,6 +225,7 @@ def test_the_host_binds_part_of_the_target_into_a_source(tmp_path: Path) -> None
                 subprocess.run(["umount", "-l", str(where)], check=True, timeout=10)
 
 
+@pytest.mark.usefixtures("data_way")
 def test_two_mounts_whose_sources_hold_each_others_targets(tmp_path: Path) -> None:
     one, two = make_source(tmp_path / "one"), make_source(tmp_path / "two")
     first, second = two / "run/here/target", one / "run/here/target"
@@ -234,6 +240,7 @@ def test_two_mounts_whose_sources_hold_each_others_targets(tmp_path: Path) -> No
     assert (two / "file").read_text() == "changed"
 
 
+@pytest.mark.usefixtures("data_way")
 def test_a_mount_on_a_mount_still_shows(tmp_path: Path) -> None:
     """A source that lies on another overlayd mount is no recursion."""
     source = make_source(tmp_path / "source")

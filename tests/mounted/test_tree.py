@@ -50,6 +50,7 @@ def top(tree: Tree, tmp_path: Path) -> Iterator[Path]:
 # -- path equivalence -----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("data_way")
 def test_every_way_to_a_file_gives_the_same_file(top: Path, tree: Tree) -> None:
     (top / "to-lib").symlink_to("lib")
     (top / "dir/up").symlink_to("../lib/deep")
@@ -122,6 +123,7 @@ def test_listings_hold_every_mount_point_once(top: Path) -> None:
     assert kinds(top / "opt/made") == dots | {b"up": "dir"}
 
 
+@pytest.mark.usefixtures("data_way")
 def test_a_file_as_a_mount_point(tmp_path: Path) -> None:
     (app,) = make_dirs(tmp_path, "app")
     single = tmp_path / "single"
@@ -195,6 +197,7 @@ def test_numbers_survive_a_remount_and_are_unique_and_small(tree: Tree, tmp_path
     assert max(seen[0].values()) < 1 << 53
 
 
+@pytest.mark.usefixtures("data_way")
 def test_hard_links_are_one_file(top: Path, tree: Tree) -> None:
     """The kernel's own caches are shared: no name is ever behind another."""
     os.link(top / "file", top / "dir/linked")
@@ -217,6 +220,7 @@ def test_hard_links_are_one_file(top: Path, tree: Tree) -> None:
     assert second.read_text() == "LONGER than before"
 
 
+@pytest.mark.usefixtures("data_way")
 def test_a_file_in_two_preopens_is_one_file(tmp_path: Path) -> None:
     (source,) = make_dirs(tmp_path, "source")
     with mounted(tmp_path, f"{source}::/one", f"{source}::/two") as top:
@@ -312,6 +316,7 @@ def _wait_for(path: Path) -> None:
         pass
 
 
+@pytest.mark.usefixtures("data_way")
 def test_moving_between_mounts_as_mv_does(top: Path, tree: Tree) -> None:
     """EXDEV makes `mv` and its like copy."""
     shutil.move(top / "dir", top / "lib/deep/dir")

@@ -16,6 +16,8 @@ from support.mounting import is_mounted, mounted, overlayd, unmount
 from support.planting import plant
 from support.processes import in_child, stopped, wait_until
 
+pytestmark = pytest.mark.alone
+
 SOON = 0.5
 """Seconds; 0.1 are promised on a quiet machine."""
 
@@ -51,6 +53,7 @@ def tmpfs_on(place: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
+@pytest.mark.usefixtures("data_way")
 def test_lost_events_lose_nothing_and_leave_mounts_alone(tmp_path: Path, source: Path) -> None:
     """A queue that was full: names, absent ones too, and attributes are asked for again."""
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())

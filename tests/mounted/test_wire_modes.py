@@ -18,18 +18,25 @@ from support.planting import plant
 from support.processes import wait_until
 from support.side_by_side import start
 
+BY_EXTENSION = "direct answers, parallel lookups"
+
 
 @pytest.mark.parametrize(
-    ("switch", "said"),
-    [("on", "direct answers, parallel lookups"), ("off", "off (switched off by OVERLAYD_WIRE)")],
+    ("switch", "way", "said"),
+    [
+        ("on", "auto", BY_EXTENSION),
+        ("on", "off", BY_EXTENSION),
+        ("off", "auto", "off (switched off by OVERLAYD_WIRE)"),
+    ],
 )
 def test_both_serve(
-    switch: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    switch: str, way: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OVERLAYD_WIRE", switch)
     names = [f"file{number}" for number in range(60)]
     source = plant(tmp_path / "source", *(f"{name}={name}" for name in names))
-    with mounted(tmp_path, f"{source}::/") as target, ThreadPoolExecutor(16) as pool:
+    mount = mounted(tmp_path, f"{source}::/", options=["--passthrough", way])
+    with mount as target, ThreadPoolExecutor(16) as pool:
         assert list(pool.map(lambda name: (target / name).read_text(), names)) == names
         listings = list(pool.map(lambda _: sorted(os.listdir(target)), range(16)))
         assert listings == [sorted(names)] * 16
@@ -115,6 +122,7 @@ def test_a_listing_that_is_forgotten_half_way_loses_nothing(
     assert begun.isdisjoint(rest) and begun.union(rest) == names | {b".", b".."}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("switch", ["on", "off"])
 def test_others_get_their_turn_while_requests_keep_coming(
     switch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from support.processes import wait_until
 SINCE = (6, 9)
 LARGE = 200_000
 """Bytes. Smaller files that are only read go through the daemon where the kernel may keep them."""
+
+WAYS = ("require", "off")
+"""What `--passthrough` is given: past the daemon or not at all, and through it."""
 
 
 def status(top: Path) -> dict[str, Any]:
@@ -36,11 +39,16 @@ def asked(top: Path, *operations: str) -> int:
 
 
 @contextmanager
-def passing(place: Path, *dirs: str, options: Sequence[str] = ()) -> Iterator[Path]:
-    """A mount of DIRS whose data passes the daemon by, and which leaves no file registered."""
-    with mounted(place, *dirs, options=["--passthrough", "require", *options]) as top:
+def going(way: str, place: Path, *dirs: str, options: Sequence[str] = ()) -> Iterator[Path]:
+    """A mount of DIRS whose data goes one of WAYS, and which leaves no file registered."""
+    with mounted(place, *dirs, options=["--passthrough", way, *options]) as top:
         yield top
         assert all_closed(top), told(top)
+
+
+def passing(place: Path, *dirs: str, options: Sequence[str] = ()) -> AbstractContextManager[Path]:
+    """One whose data passes the daemon by."""
+    return going("require", place, *dirs, options=options)
 
 
 def all_closed(top: Path) -> bool:

@@ -17,6 +17,8 @@ from support.live import daemon_of
 from support.planting import plant
 from support.processes import in_child, wait_until
 
+pytestmark = pytest.mark.alone
+
 LONG_AGO = 1_000_000_000 * 10**9
 SOON = 1.0
 """Seconds. What is promised is a tenth of that; the machine may be busy."""

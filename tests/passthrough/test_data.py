@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from passthrough.mounts import LARGE, asked, passing, told
+from passthrough.mounts import LARGE, WAYS, asked, going, passing, told
 from support.live import kill, make_target, mount
-from support.mounting import mounted, overlayd
+from support.mounting import overlayd
 from support.planting import plant
 from support.processes import in_child, outcome, wait_until
 
@@ -168,10 +168,14 @@ def test_the_daemon_is_not_asked(tmp_path: Path) -> None:
         assert told(top)["opened"] == 3
 
 
-def test_two_guests_append(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_two_guests_append(tmp_path: Path, way: str) -> None:
     """Through two mounts, so that no kernel inode puts them in order."""
     source = plant(tmp_path / "source", "log=")
-    with passing(tmp_path, f"{source}::/") as one, passing(tmp_path, f"{source}::/") as two:
+    with (
+        going(way, tmp_path, f"{source}::/") as one,
+        going(way, tmp_path, f"{source}::/") as two,
+    ):
         writers = [
             subprocess.Popen([sys.executable, "-c", APPENDER, str(top / "log"), letter])
             for top, letter in ((one, "a"), (two, "b"), (one, "c"))
@@ -187,10 +191,10 @@ def test_two_guests_append(tmp_path: Path) -> None:
     assert len(lines) == 1500
 
 
-@pytest.mark.parametrize("mode", ["auto", "off"])
-def test_a_program_runs_from_it(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_program_runs_from_it(tmp_path: Path, way: str) -> None:
     source = plant(tmp_path / "source", "bin/")
-    with mounted(tmp_path, f"{source}::/", options=["--passthrough", mode]) as top:
+    with going(way, tmp_path, f"{source}::/") as top:
         (top / "bin/true").write_bytes(Path("/bin/true").read_bytes())
         (top / "bin/true").chmod(0o755)
         assert in_child(lambda: subprocess.run([top / "bin/true"], check=False).returncode) == 0

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from aliases.private_mounts import in_private_mounts, open_fuse_device
 from passthrough.mounts import all_closed, asked, passing, told
 from passthrough.test_kinds_of_source import use
 from support.live import make_target
-from support.mounting import mounted, overlayd
+from support.mounting import is_mounted, mounted, overlayd
 from support.planting import plant
-from support.processes import NOBODY, attempt, command_as, complaint, wait_until
+from support.processes import NOBODY, attempt, complaint, wait_until
 
 NO_EXTENSION = "the C extension is not in use: switched off by OVERLAYD_WIRE"
 NO_RIGHT = "it needs CAP_SYS_ADMIN, which the daemon lacks"
@@ -54,26 +55,29 @@ def test_without_the_extension(
 def test_without_the_capability(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user mounts through fusermount3, and the kernel takes no file of the daemon's."""
     place = open_path / "nobody"
-    place.mkdir()
-    os.chown(place, NOBODY.uid, NOBODY.gid)
+    for directory in (place, place / "source", place / "target"):
+        directory.mkdir()
+        os.chown(directory, NOBODY.uid, NOBODY.gid)
     monkeypatch.setenv("OVERLAYD_RUNTIME_DIR", str(place / "run"))
-    for name in ("source", "target"):
-        (place / name).mkdir()
-        os.chown(place / name, NOBODY.uid, NOBODY.gid)
-    source, target = str(place / "source"), str(place / "target")
+    in_private_mounts(lambda: mount_as_nobody(open_path, str(place / "source"), place / "target"))
+
+
+def mount_as_nobody(place: Path, source: str, target: Path) -> None:
+    """With a device that a user may open, whatever the machine's own is like."""
+    open_fuse_device(place / "device")
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command_as(NOBODY, *words), capture_output=True, text=True, timeout=30, check=False
-        )
+        return attempt(*words, str(target), user=NOBODY)
 
-    required = run("mount", "--dir", f"{source}::/", "--passthrough", "require", target)
+    required = run("mount", "--dir", f"{source}::/", "--passthrough", "require")
     assert f"{REFUSED}: {NO_RIGHT}" in complaint(required, 1)
-    assert run("mount", "--dir", f"{source}::/", target).returncode == 0
+    assert not is_mounted(target)
+    done = run("mount", "--dir", f"{source}::/")
+    assert (done.returncode, done.stderr) == (0, "")
     try:
-        assert f"through the daemon: {NO_RIGHT}\n" in run("status", target).stdout
+        assert f"through the daemon: {NO_RIGHT}\n" in run("status").stdout
     finally:
-        assert run("umount", target).returncode == 0
+        assert run("umount").returncode == 0
 
 
 def test_root_of_a_container_without_the_right_over_the_machine(

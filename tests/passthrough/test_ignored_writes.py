@@ -122,6 +122,7 @@ def appended_shows(guest: Path, host: Path) -> bool:
     return True
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4", "overlayfs"])
 def test_the_daemon_sleeps_while_a_guest_writes(tmp_path: Path, kind: str) -> None:
     make, _ = KINDS[kind]
@@ -210,6 +211,7 @@ def test_several_files_in_several_directories(tmp_path: Path, source: Path) -> N
         assert is_ignored(top, source / "sub/file")
 
 
+@pytest.mark.alone
 def test_a_file_with_several_names(tmp_path: Path, source: Path) -> None:
     """It is watched itself, and lies in two watched directories."""
     os.link(source / "sub/file", source / "second")

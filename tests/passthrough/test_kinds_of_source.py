@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from passthrough.mounts import LARGE, passes, passing, told
+from passthrough.mounts import LARGE, WAYS, going, passes, passing, told
 from support.loop_disk import ext4
 from support.mounting import mounted, overlayd
 from support.planting import plant
@@ -88,15 +88,17 @@ def use(top: Path, source: Path) -> None:
     assert (source / "file").read_text() == "short"
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_source(tmp_path: Path, kind: str) -> None:
-    make, expected = KINDS[kind]
+def test_each_kind_of_source(tmp_path: Path, kind: str, way: str) -> None:
+    make, is_taken = KINDS[kind]
+    expected = is_taken and way == "require"
     with make(tmp_path) as source:
-        with passing(tmp_path, f"{source}::/") as top:
+        with going(way, tmp_path, f"{source}::/") as top:
             assert passes(top / "dir/large", top) is expected
             use(top, source)
             assert (told(top)["opened"] > 0) is expected
-        with passing(tmp_path, f"{source}::/::ro") as top:
+        with going(way, tmp_path, f"{source}::/::ro") as top:
             assert passes(top / "dir/large", top) is expected
             assert (top / "dir/large").read_text() == "x" * LARGE
             assert outcome((top / "dir/large").open, "r+b") == "EROFS"
@@ -117,10 +119,13 @@ def test_files_that_are_stacked_too_high_are_counted(tmp_path: Path) -> None:
         assert log.count("files are read and written through the daemon") == 1
 
 
-def test_without_a_source_on_overlayfs_the_mount_can_be_a_layer_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_without_a_source_on_overlayfs_the_mount_can_be_a_layer_of_one(
+    tmp_path: Path, way: str
+) -> None:
     source = plant(tmp_path / "source", *PLANTED)
     layers = host_mount(tmp_path / "layers", "-t", "tmpfs", "tmpfs")
-    with passing(tmp_path, f"{source}::/") as top, layers as place:
+    with going(way, tmp_path, f"{source}::/") as top, layers as place:
         upper, work = plant(place / "upper"), plant(place / "work")
         options = f"lowerdir={top},upperdir={upper},workdir={work}"
         with host_mount(tmp_path / "over", "-t", "overlay", "-o", options, "overlay") as over:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from passthrough.mounts import LARGE, told
+from passthrough.mounts import LARGE, WAYS, going, told
 from support.mounting import mounted, overlayd
 from support.planting import plant
 from support.processes import attempt, complaint, outcome, wait_until
 
-MODES = ("require", "off")
 WRITING = (os.O_RDWR, os.O_WRONLY, os.O_WRONLY | os.O_APPEND, os.O_RDONLY | os.O_TRUNC)
 
 
@@ -25,19 +24,19 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_under_each_of_its_names(place: Path, mode: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_under_each_of_its_names(place: Path, way: str) -> None:
     """Also while somebody has it open already, under whatever name."""
     dirs = (f"{place}/app::/", f"{place}/lib::/lib::ro", f"{place}/lib::/second")
     names = ("alias", "lib/file", "second/file")
-    with mounted(place, *dirs, options=["--passthrough", mode]) as top:
+    with going(way, place, *dirs) as top:
         for first in (None, *names):
             reader = os.open(top / first, os.O_RDONLY) if first else None
             for name in names:
                 refuses_writing(top / name)
             if reader is not None:
                 os.close(reader)
-        assert told(top)["opened"] == (0 if mode == "off" else 3 * 4 + 3)
+        assert told(top)["opened"] == (0 if way == "off" else 3 * 4 + 3)
     assert (place / "lib/file").read_text() == "lib" * LARGE
 
 

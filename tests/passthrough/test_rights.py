@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from passthrough.mounts import asked, passing, told
+from passthrough.mounts import WAYS, asked, going, passing, told
 from support.loop_disk import ext4
 from support.planting import plant
 from support.processes import NOBODY, User, in_child, outcome
@@ -79,12 +79,13 @@ def fill(path: Path) -> int:
     return written
 
 
-def test_the_reserve_of_a_disk_is_not_for_guests(open_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_the_reserve_of_a_disk_is_not_for_guests(open_path: Path, way: str) -> None:
     with ext4(open_path, mib=16, reserved=25) as disk:
         (disk / "open").mkdir()
         (disk / "open").chmod(0o777)
         host = in_child(fill, disk / "open/file", user=NOBODY)
         assert host < fill(disk / "open/file") - (2 << 20)
-        with passing(open_path, f"{disk}::/", options=["--allow-other"]) as top:
+        with going(way, open_path, f"{disk}::/", options=["--allow-other"]) as top:
             assert in_child(fill, top / "open/file", user=NOBODY) <= host + (256 << 10)
-            assert asked(top, "write") == 0
+            assert (asked(top, "write") == 0) is (way == "require")

@@ -18,6 +18,8 @@ from support.isolation import mounts_below
 from support.processes import wait_until
 from support.toolchain import REPOSITORY
 
+pytestmark = pytest.mark.alone
+
 BEGIN, END = (f"<!-- made by make bench: {word} -->" for word in ("begin", "end"))
 PAGE = f"before\n{BEGIN}\nAN OLD TABLE\n{END}\nafter\n"
 

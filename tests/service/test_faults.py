@@ -18,25 +18,17 @@ from support.processes import attempt, in_child, outcome
 
 
 @contextmanager
-def broken(place: Path, owner: str, method: str) -> Iterator[tuple[Path, Path]]:
-    """A mount whose daemon has METHOD of the core class OWNER broken; target and log."""
+def broken(place: Path, owner: str, method: str, way: str) -> Iterator[tuple[Path, Path]]:
+    """A mount whose daemon has METHOD of the core class OWNER broken, with data going one WAY;
+    target and log."""
     (source,), target = make_dirs(place, "source"), make_target(place)
     (source / "sub").mkdir()
     (source / "link").symlink_to("file")
     log = place / "log"
     module = f"overlayd.core.{owner.lower()}"
     words = [sys.executable, sabotage.__file__, module, owner, method, "--"]
-    words += [
-        "mount",
-        "--cache",
-        "none",
-        "--passthrough",
-        "off",
-        "--log-file",
-        str(log),
-        "--dir",
-        f"{source}::/",
-    ]
+    words += ["mount", "--cache", "none", "--passthrough", way, "--log-file", str(log)]
+    words += ["--dir", f"{source}::/"]
     done = subprocess.run(
         [*words, str(target)], capture_output=True, text=True, timeout=20, check=False
     )
@@ -67,6 +59,9 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+THROUGH_US = "off"
+"""What reads and writes would not reach the daemon otherwise."""
+
 BROKEN: list[tuple[str, str, Attempt]] = [
     ("Names", "lookup", lambda top: os.stat(top / "trap")),
     ("Names", "mkdir", lambda top: os.mkdir(top / "trap")),
@@ -93,13 +88,18 @@ BROKEN: list[tuple[str, str, Attempt]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("owner", "method", "call"), BROKEN, ids=[f"{owner}.{method}" for owner, method, _ in BROKEN]
-)
+CASES = [
+    pytest.param(owner, method, way, call, id=f"{owner}.{method}-{way}")
+    for owner, method, call in BROKEN
+    for way in (("auto", THROUGH_US) if method in ("open", "create") else (THROUGH_US,))
+]
+
+
+@pytest.mark.parametrize(("owner", "method", "way", "call"), CASES)
 def test_an_unexpected_exception_is_eio_for_that_request_alone(
-    tmp_path: Path, owner: str, method: str, call: Attempt
+    tmp_path: Path, owner: str, method: str, way: str, call: Attempt
 ) -> None:
-    with broken(tmp_path, owner, method) as (top, log):
+    with broken(tmp_path, owner, method, way) as (top, log):
         for _ in range(2):
             assert in_child(lambda: outcome(lambda: call(top))) == "EIO"
         assert in_child(lambda: os.path.exists(top / "sub"))
@@ -108,9 +108,10 @@ def test_an_unexpected_exception_is_eio_for_that_request_alone(
     assert "KeyError: 'sabotage'" in text and "answered EIO" in text
 
 
+@pytest.mark.alone
 def test_an_exception_in_forget_does_not_end_the_mount(tmp_path: Path) -> None:
     """pyfuse3 itself catches nothing there at all."""
-    with broken(tmp_path, "Names", "forget") as (top, log):
+    with broken(tmp_path, "Names", "forget", THROUGH_US) as (top, log):
         assert in_child(lambda: (top / "file").read_text()) == "source"
         Path("/proc/sys/vm/drop_caches").write_text("2")  # the kernel forgets what it does not use
         assert in_child(lambda: (top / "file").read_text()) == "source"
@@ -119,8 +120,9 @@ def test_an_exception_in_forget_does_not_end_the_mount(tmp_path: Path) -> None:
     assert "forget: node" in log.read_text()
 
 
-def test_an_exception_in_release_does_not_end_the_mount(tmp_path: Path) -> None:
-    with broken(tmp_path, "Data", "release") as (top, log):
+@pytest.mark.parametrize("way", ["auto", "off"])
+def test_an_exception_in_release_does_not_end_the_mount(tmp_path: Path, way: str) -> None:
+    with broken(tmp_path, "Data", "release", way) as (top, log):
         for _ in range(3):
-            assert in_child(lambda: (top / "file").read_text()) == "source"
+            assert in_child(lambda: write(top / "file")) == 1
     assert "release: unexpected" in log.read_text()

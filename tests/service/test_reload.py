@@ -18,10 +18,10 @@ from support.live import daemon_of, kill, make_target
 from support.moody_source import moody_source
 from support.mounting import overlayd, tracebacks, unmount
 from support.planting import plant
-from support.processes import attempt, in_child, outcome, wait_until
+from support.processes import attempt, command, in_child, outcome, wait_until
 
 THROUGH_US = ("--passthrough", "off")
-"""What is written past the daemon can be taken back by nobody: see mounted/test_passthrough.py."""
+"""What is written past the daemon nobody can take back: see passthrough/test_read_only.py."""
 
 
 class Live:
@@ -55,7 +55,7 @@ def live(place: Path, *dirs: str, options: tuple[str, ...] = ()) -> Iterator[Liv
     # Relative, as people write it: the daemon's own working directory is another one.
     arguments = ("--config", mount.file.name, "--log-file", str(mount.log), *options)
     done = subprocess.run(
-        [sys.executable, "-m", "overlayd", "mount", *arguments, mount.top.name],
+        command("mount", *arguments, mount.top.name),
         cwd=place,
         capture_output=True,
         text=True,
@@ -79,6 +79,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("data_way")
 def test_preopens_come_change_and_go_at_once(place: Path) -> None:
     with live(place, "app::/") as mount:
         top = mount.top
@@ -117,6 +118,7 @@ def test_reload_with_the_cache_of_a_day(place: Path) -> None:
         assert outcome(os.stat, top / "new") == "ENOENT"
 
 
+@pytest.mark.usefixtures("data_way")
 def test_handles_on_what_is_removed_go_on_until_closed(place: Path) -> None:
     with live(place, "app::/", "lib::/lib") as mount:
         with open(mount.top / "lib/x", "r+b", buffering=0) as file:
@@ -215,6 +217,7 @@ def test_sighup_reloads(place: Path) -> None:
         assert (mount.top / "lib/x").read_text() == "lib"
 
 
+@pytest.mark.usefixtures("data_way")
 def test_the_host_put_another_directory_in_place(place: Path) -> None:
     with live(place, "app::/", "lib::/lib") as mount:
         os.rename(place / "lib", place / "lib.old")
@@ -388,6 +391,7 @@ print(rounds)
 """
 
 
+@pytest.mark.usefixtures("data_way")
 def test_what_stays_notices_nothing_while_preopens_come_and_go(place: Path) -> None:
     """Guests read, write and list below `/` and `/data` while everything around them changes."""
     stays = ("app::/", "shared::/data")

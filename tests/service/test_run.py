@@ -55,6 +55,7 @@ def test_the_target_is_in_arguments_and_environment(source: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.usefixtures("data_way")
 def test_the_namespace_is_there(source: Path, tmp_path: Path) -> None:
     (nested,) = make_dirs(tmp_path, "nested")
     extra = ["--dir", f"{nested}::/lib"]
@@ -65,6 +66,7 @@ def test_the_namespace_is_there(source: Path, tmp_path: Path) -> None:
     assert len(found) == 2
 
 
+@pytest.mark.usefixtures("data_way")
 def test_changes_are_on_the_host_when_it_returns(source: Path) -> None:
     assert run(source, "sh", "-c", "echo new > {}/made").returncode == 0
     assert (source / "made").read_text() == "new\n"
@@ -92,6 +94,7 @@ def test_a_command_that_is_not_executable(source: Path) -> None:
     assert str(source) in complaint(run(source, str(source)), 126)
 
 
+@pytest.mark.usefixtures("data_way")
 def test_a_command_from_the_namespace_itself(source: Path) -> None:
     (source / "tool").write_text("#!/bin/sh\necho from the namespace\n")
     (source / "tool").chmod(0o755)

@@ -65,6 +65,7 @@ def ask(*commands: str) -> list[str]:
 ONE_TREE = ("list /", "read /lib/file", "read /lib/masked", "open r / rd", "read @r:lib/file")
 
 
+@pytest.mark.usefixtures("data_way")
 def test_a_guest_sees_one_tree(tools: Path, dirs: tuple[Path, Path], guest: str) -> None:
     """What would be two trees under wasmtime alone, by the very same options."""
     app, lib = dirs
@@ -87,6 +88,7 @@ def test_the_same_without_overlayd_is_split(
     assert done.stdout.splitlines() == ["ok", "error ENOENT", "ok the%20app's%20own"]
 
 
+@pytest.mark.usefixtures("data_way")
 def test_overlayds_own_entries_and_the_commands_add_up(
     tools: Path, dirs: tuple[Path, Path], guest: str
 ) -> None:
@@ -106,6 +108,7 @@ def test_a_command_without_directories_is_given_the_one(
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok app\n", "")
 
 
+@pytest.mark.usefixtures("data_way")
 def test_ro_for_wasmtime_is_honoured_and_said(
     tools: Path, dirs: tuple[Path, Path], guest: str
 ) -> None:

@@ -88,6 +88,7 @@ while True:
 """
 
 
+@pytest.mark.usefixtures("data_way")
 @pytest.mark.parametrize(
     "code", [HOLD_FILES, WORKING_DIRECTORY, BUSY], ids=["files", "cwd", "busy"]
 )
@@ -104,6 +105,7 @@ def test_a_signal_while_a_guest_uses_the_mount(tmp_path: Path, code: str) -> Non
             assert not is_mounted(target)
 
 
+@pytest.mark.usefixtures("data_way")
 def test_what_a_guest_wrote_before_the_signal_is_on_the_host(tmp_path: Path) -> None:
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     with foreground(target, f"{source}::/") as process:
@@ -215,6 +217,7 @@ def test_an_unmount_from_outside_ends_the_daemon(tmp_path: Path, flags: tuple[st
         assert process.wait(10) == 0
 
 
+@pytest.mark.usefixtures("data_way")
 def test_a_daemon_goes_on_until_the_last_file_is_closed(tmp_path: Path) -> None:
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     daemon = mount(target, source)

@@ -56,6 +56,7 @@ def test_names_that_mountinfo_escapes(tmp_path: Path) -> None:
     assert not is_mounted(target)
 
 
+@pytest.mark.usefixtures("data_way")
 def test_a_busy_mount_stays_unless_lazy(tmp_path: Path) -> None:
     (source,), target = make_dirs(tmp_path, "source"), make_target(tmp_path)
     daemon = mount(target, source)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import trio
 
 from support.live import daemon_of
-from support.processes import wait_until
+from support.processes import wait_until, with_data_way
 
 
 class Vitals(NamedTuple):
@@ -52,7 +52,7 @@ class CountedMount:
     ) -> None:
         """LIMIT is that of `ulimit -n`; of NODES at most so many are kept, if given."""
         words = [sys.executable, __file__, str(answer), str(nodes)]
-        words += ["--", "mount", *flags, str(target)]
+        words += ["--", *with_data_way(("mount", *flags, str(target)))]
         if limit is not None:
             words = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *words]
         environment = dict(os.environ)

@@ -6,7 +6,6 @@ mount table, and that the daemon logged no traceback.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -17,13 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import command
+
 COMMAND_SECONDS = 30
 """`mount` and `umount` take a fraction of a second; a daemon that keeps our pipes open, or a
 mount that hangs, shows up as this timeout rather than as a test run that never ends."""
-
-
-DATA_WAY = "OVERLAYD_TEST_PASSTHROUGH"
-"""What `--passthrough` is given in mounts whose test does not care; see the fixture `data_way`."""
 
 
 @contextmanager
@@ -33,8 +30,7 @@ def mounted(tmp_path: Path, *dirs: str, options: Sequence[str] = ()) -> Iterator
     log = Path(f"{target}.log")
     flags = [word for entry in dirs for word in ("--dir", entry)]
     try:
-        words = (*flags, "--log-file", str(log), *_data_way(options), *options, str(target))
-        overlayd("mount", *words)
+        overlayd("mount", *flags, "--log-file", str(log), *options, str(target))
         if not is_mounted(target):
             pytest.fail(f"`overlayd mount` succeeded, and {target} is not mounted")
         yield target
@@ -44,17 +40,15 @@ def mounted(tmp_path: Path, *dirs: str, options: Sequence[str] = ()) -> Iterator
             pytest.fail("\n".join(problems))
 
 
-def _data_way(options: Sequence[str]) -> list[str]:
-    way = os.environ.get(DATA_WAY)
-    return [] if way is None or "--passthrough" in options else ["--passthrough", way]
-
-
 def overlayd(*arguments: str) -> str:
     """Run an overlayd command that must succeed; return its standard output."""
-    command = [sys.executable, "-m", "overlayd", *arguments]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+            command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         pytest.fail(f"`overlayd {arguments[0]}` did not return within {COMMAND_SECONDS} s")

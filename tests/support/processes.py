@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 LIMIT = 30.0
 """Seconds; whatever a test asks of a mount takes milliseconds."""
+
+DATA_WAY = "OVERLAYD_TEST_PASSTHROUGH"
+"""What `--passthrough` is given in mounts whose test does not say; see the fixture `data_way`."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 _RUNTIME_DIRECTORY = "OVERLAYD_RUNTIME_DIR"
@@ -139,13 +142,21 @@ def wait_until(condition: Callable[[], bool], seconds: float = LIMIT) -> bool:
 
 def command(*arguments: str) -> list[str]:
     """The command line of overlayd with ARGUMENTS."""
-    return [sys.executable, "-m", "overlayd", *arguments]
+    return [sys.executable, "-m", "overlayd", *with_data_way(arguments)]
+
+
+def with_data_way(arguments: Sequence[str]) -> Sequence[str]:
+    """ARGUMENTS of overlayd; where they mount, with the way that data is to go in this test."""
+    way = os.environ.get(DATA_WAY)
+    if way is None or arguments[:1] not in (("mount",), ("run",)) or "--passthrough" in arguments:
+        return arguments
+    return (arguments[0], "--passthrough", way, *arguments[1:])
 
 
 def command_as(user: User, *arguments: str) -> list[str]:
     """The same, as USER, wherever the interpreter lies."""
     wrapper = Path(__file__).with_name("as_user.py")
-    return [sys.executable, str(wrapper), str(user.uid), str(user.gid), *arguments]
+    return [sys.executable, str(wrapper), str(user.uid), str(user.gid), *with_data_way(arguments)]
 
 
 def attempt(

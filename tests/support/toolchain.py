@@ -1,17 +1,19 @@
 """What the runtime tests and the demo need beyond Python: WASI guests and two wasmtimes.
 
-Everything lands below build/ in the repository, is made only when missing, and appears under
-its final name by one rename, so that an interrupted or a parallel run leaves nothing half made.
+Everything lands below build/ in the repository, is made only when missing, by one process at a
+time, and appears under its final name by one rename, so that an interrupted run leaves nothing half
+made.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
@@ -37,24 +39,26 @@ def guest(name: str) -> Path:
     """Compile tests/guests/NAME.c unless that very text is compiled already."""
     source = GUEST_SOURCES / f"{name}.c"
     recipe = source.read_bytes() + "\0".join(COMPILE).encode()
-    module = BUILD / "guests" / hashlib.sha256(recipe).hexdigest()[:16] / f"{name}.wasm"
-    if not module.exists():
+    place = BUILD / "guests" / hashlib.sha256(recipe).hexdigest()[:16]
+    module = f"{name}.wasm"
+
+    def compile_it(scratch: Path) -> None:
         if shutil.which(COMPILE[0]) is None:
             raise ToolchainError(f"{COMPILE[0]} not found: apt-get install {DEBIAN_PACKAGES}")
-        with appearing_at(module.parent) as scratch:
-            _run([*COMPILE, "-o", str(scratch / module.name), str(source)])
-    return module
+        _run([*COMPILE, "-o", str(scratch / module), str(source)])
+
+    return make_once(place, compile_it) / module
 
 
 def wasmtime_package(version: str) -> Path:
     """Install one version of the `wasmtime` package; return what to put on sys.path for it."""
-    place = BUILD / f"wasmtime-{version}"
-    if not place.exists():
-        requirement = "wasmtime" if version == NEWEST else f"wasmtime=={version}"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        with appearing_at(place) as scratch:
-            _run([*pip, "--target", str(scratch), requirement])
-    return place
+    requirement = "wasmtime" if version == NEWEST else f"wasmtime=={version}"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+
+    def install(scratch: Path) -> None:
+        _run([*pip, "--target", str(scratch), requirement])
+
+    return make_once(BUILD / f"wasmtime-{version}", install)
 
 
 def installed_version(place: Path) -> str:
@@ -62,6 +66,18 @@ def installed_version(place: Path) -> str:
     for distribution in distributions(name="wasmtime", path=[str(place)]):
         return distribution.version
     raise ToolchainError(f"no wasmtime in {place}: remove that directory and try again")
+
+
+def make_once(place: Path, make: Callable[[Path], None]) -> Path:
+    """PLACE, which MAKE fills as a scratch directory where it is missing; others wait for that."""
+    if not place.exists():
+        BUILD.mkdir(exist_ok=True)
+        with (BUILD / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not place.exists():
+                with appearing_at(place) as scratch:
+                    make(scratch)
+    return place
 
 
 @contextmanager

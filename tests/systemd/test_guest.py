@@ -12,6 +12,9 @@ from support.instance import Instance
 from support.machine import PATIENCE, Machine
 from support.processes import wait_until
 
+HEAD = 'allow_other = true\npassthrough = "{}"'
+either_way = pytest.mark.parametrize("way", ["auto", "off"])
+
 
 @pytest.fixture(autouse=True)
 def module(machine: Machine, wasmtime: None, instance: Instance) -> None:
@@ -19,7 +22,11 @@ def module(machine: Machine, wasmtime: None, instance: Instance) -> None:
     shutil.copy(toolchain.guest("resident"), machine.inside(f"/etc/overlayd/{instance.name}.wasm"))
 
 
-def test_starting_the_guest_starts_the_daemon_first(machine: Machine, instance: Instance) -> None:
+@either_way
+def test_starting_the_guest_starts_the_daemon_first(
+    machine: Machine, instance: Instance, way: str
+) -> None:
+    instance.configure(head=HEAD.format(way))
     machine.systemctl("start", instance.guest, check=True)
     assert instance.is_served()
     assert instance.guest_works(), "hardened as it is, it reads and writes in the namespace"
@@ -62,9 +69,11 @@ def test_at_boot_the_daemon_is_first_and_at_shutdown_last(
     assert instance.target not in machine.mounts()
 
 
+@either_way
 def test_the_guest_comes_back_with_a_daemon_that_was_killed(
-    machine: Machine, instance: Instance
+    machine: Machine, instance: Instance, way: str
 ) -> None:
+    instance.configure(head=HEAD.format(way))
     machine.systemctl("enable", instance.guest, check=True)
     killed = instance.start()
     assert instance.guest_works(), "enabled, it starts with the daemon"

@@ -39,7 +39,11 @@ def planted(machine: Machine, instance: Instance) -> None:
     machine.run("sh", "-ec", f"cd {instance.source}/data; {PLANT}")
 
 
-def test_callers_can_do_what_they_could_on_the_host(machine: Machine, instance: Instance) -> None:
+@pytest.mark.parametrize("way", ["auto", "off"])
+def test_callers_can_do_what_they_could_on_the_host(
+    machine: Machine, instance: Instance, way: str
+) -> None:
+    instance.configure(head=f'allow_other = true\npassthrough = "{way}"')
     instance.start()
     assert [what for what in NEEDED.values() if not does(machine, instance, what)] == []
 
