@@ -23,6 +23,7 @@ from overlayd.host import ancestry, fs, mounts
 from overlayd.host.links import LinkIndex
 from overlayd.host.mounts import MountSnapshot, parse_mounts
 from support.core_guest import Guest
+from support.garbage import none_collected
 
 CROWD = 40
 """Read-only sources, so many that a walk up costs less than looking where each of them lies."""
@@ -373,11 +374,12 @@ def host_calls(act: Callable[[], object]) -> int:
         elif event == "call" and frame.f_code.co_filename.endswith("host/libc.py"):
             counted[frame.f_code.co_name] += 1
 
-    sys.setprofile(note)
-    try:
-        act()
-    finally:
-        sys.setprofile(None)
+    with none_collected():
+        sys.setprofile(note)
+        try:
+            act()
+        finally:
+            sys.setprofile(None)
     return counted.total()
 
 

@@ -23,6 +23,7 @@ from overlayd.host.sources import find_overlapping, open_sources
 from overlayd.table.aliases import find_aliases
 from overlayd.table.mount_tree import build_table
 from overlayd.table.preopen import parse_preopen
+from support.garbage import none_collected
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction
@@ -60,11 +61,12 @@ def steps_of(work: Callable[[], object]) -> int:
         steps += 1
         return trace
 
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
+    with none_collected():
+        sys.settrace(trace)
+        try:
+            work()
+        finally:
+            sys.settrace(None)
     return steps
 
 
