@@ -73,6 +73,10 @@ def request(name: str, arguments: list[object]) -> tuple[str, list[object]]:
     words: list[object] = [CONTEXT if isinstance(word, Caller) else word for word in arguments]
     if verb == "forget":
         return verb, [[tuple(words)]]
+    if verb == "origin":
+        return "read", [*words, 0, 4096]
+    if verb == "origin_to_sync":
+        return "fsync", [*words, False]
     if verb == "entries":
         return "readdir", [*words, None]
     if verb == "setattr":

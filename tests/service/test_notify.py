@@ -188,9 +188,10 @@ import time
 from overlayd.cli.main import main
 from overlayd.kernel.operations import Operations
 
-async def hang(*_):
+def hang(*_):
     time.sleep(3600)
 
+hang.plain = hang, None
 Operations.getxattr = hang
 main()
 """
