@@ -25,6 +25,7 @@ from kernel.test_direct import (
     release_body,
     sync_body,
 )
+from support.page_cache import forget, plant_large
 from support.wire_client import Kernel, handlers
 
 KIB = 1 << 10
@@ -41,11 +42,7 @@ def source(tmp_path: Path) -> Path:
     """A directory with a large file, a part of which is a hole."""
     source = tmp_path / "source"
     source.mkdir()
-    with (source / "data").open("wb") as file:
-        file.write(random.Random(1).randbytes(2 * MIB))
-        file.seek(3 * MIB)
-        file.write(random.Random(2).randbytes(SIZE - 3 * MIB))
-        os.fsync(file.fileno())
+    plant_large(source / "data", SIZE)
     return source
 
 
@@ -54,12 +51,6 @@ def kernel(source: Path) -> Iterator[Kernel]:
     with handlers(source, directly=True) as kernel:
         kernel.init(FLAGS)
         yield kernel
-
-
-def forget(path: Path) -> None:
-    """Have the page cache forget what it can of PATH."""
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def opened(kernel: Kernel, name: bytes, flags: int = os.O_RDONLY) -> tuple[int, int]:

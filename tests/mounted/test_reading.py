@@ -13,6 +13,7 @@ import pytest
 
 from support.live import make_dirs
 from support.mounting import mounted
+from support.page_cache import forget, plant_large
 from support.processes import wait_until
 
 pytestmark = pytest.mark.usefixtures("data_way")
@@ -25,11 +26,7 @@ SIZE = 8 * MIB + 1234
 def source(tmp_path: Path) -> Path:
     """A directory with a file of which a part is a hole."""
     (source,) = make_dirs(tmp_path, "source")
-    with (source / "data").open("wb") as file:
-        file.write(random.Random(7).randbytes(3 * MIB))
-        file.seek(5 * MIB)
-        file.write(random.Random(8).randbytes(SIZE - 5 * MIB))
-        os.fsync(file.fileno())
+    plant_large(source / "data", SIZE)
     return source
 
 
@@ -37,12 +34,6 @@ def source(tmp_path: Path) -> Path:
 def top(source: Path, tmp_path: Path) -> Iterator[Path]:
     with mounted(tmp_path, f"{source}::/") as target:
         yield target
-
-
-def forget(path: Path) -> None:
-    """Have the page cache forget what it can of PATH."""
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @pytest.mark.parametrize("direct", [0, os.O_DIRECT])
