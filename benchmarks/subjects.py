@@ -185,9 +185,13 @@ class Subject:
 
 def mount(words: Sequence[str], target: Path) -> None:
     """Run a mount command; TARGET is mounted when it is back. Raises SubjectError."""
-    complete(words)
-    if not wait_until(lambda: is_mounted(target), GONE_SECONDS):
-        raise SubjectError(f"{words[0]} succeeded, and {target} is not mounted")
+    try:
+        complete(words)
+        if not wait_until(lambda: is_mounted(target), GONE_SECONDS):
+            raise SubjectError(f"{words[0]} succeeded, and {target} is not mounted")
+    except BaseException:  # such as ^C, when the command has mounted it and not yet ended
+        unmount(target)
+        raise
 
 
 def unmount(target: Path) -> None:
